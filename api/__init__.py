@@ -1,0 +1,1 @@
+"""The FastAPI process. Never imports torch, transformers or worker."""

@@ -1,0 +1,1 @@
+"""What both processes remember. Imports neither fastapi nor torch nor celery."""

@@ -1,0 +1,103 @@
+"""What an experiment says while it runs, and to whom.
+
+Events are plain frozen data, so they cross a process boundary as JSON lines and are stored
+as they are. Nothing here knows who listens.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Phase(StrEnum):
+    """What a running experiment is doing."""
+
+    LOADING = "loading"
+    MEASURING = "measuring"
+    PRUNING = "pruning"
+    HEALING = "healing"
+    GROWING = "growing"
+    EVALUATING = "evaluating"
+    EXPORTING = "exporting"
+    PUBLISHING = "publishing"
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PhaseStarted(_Event):
+    """A phase begins. `cycle` counts from 1; null outside cycles."""
+
+    type: Literal["phase"] = "phase"
+    phase: Phase
+    cycle: int | None = None
+
+
+class Progressed(_Event):
+    """The share of the whole experiment that is done, 0 to 1. Kept as the latest value, not as history."""
+
+    type: Literal["progress"] = "progress"
+    fraction: float = Field(ge=0, le=1)
+
+
+class MetricRecorded(_Event):
+    """One measured number. `step` counts healing steps over the whole experiment."""
+
+    type: Literal["metric"] = "metric"
+    name: str
+    value: float
+    step: int = Field(ge=0)
+    cycle: int | None = None
+
+
+class MessageLogged(_Event):
+    """A sentence for the reader of the job: a decision with its reason, a warning."""
+
+    type: Literal["message"] = "message"
+    level: Literal["info", "warning", "error"] = "info"
+    text: str
+
+
+class CheckpointSaved(_Event):
+    """The state after `cycle` lies complete in `directory`; a run can resume from it."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    cycle: int
+    directory: str
+
+
+class Finished(_Event):
+    """The experiment is done; its output folder is complete. `result` is `sentinel.result.Result` as JSON."""
+
+    type: Literal["finished"] = "finished"
+    result: dict[str, Any]
+
+
+class Failed(_Event):
+    """The experiment stopped. `error` is `SentinelError.as_dict()`."""
+
+    type: Literal["failed"] = "failed"
+    error: dict[str, str]
+
+
+Event = Annotated[
+    PhaseStarted | Progressed | MetricRecorded | MessageLogged | CheckpointSaved | Finished | Failed,
+    Field(discriminator="type"),
+]
+EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class Reporter(Protocol):
+    """Whoever listens to an experiment."""
+
+    def emit(self, event: Event) -> None:
+        """Take one event. Called from the experiment's own thread, in order."""
+
+
+class SilentReporter:
+    """Listens to nothing."""
+
+    def emit(self, event: Event) -> None:
+        """Drop the event."""

@@ -1,0 +1,91 @@
+"""The outcome of an experiment, as it is written to `result.json` and shown by the service."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GroupCounts(_Value):
+    """How many groups the model has, per unit."""
+
+    attention: int
+
+
+class Measurement(_Value):
+    """One model under the evaluation protocol.
+
+    Attributes:
+        loss: Nats per token on the evaluation text.
+        perplexity: exp(loss).
+        parameters: Parameters counted after physical removal, tied ones once.
+        groups: Groups left, per unit.
+        kv_bytes_per_token: Bytes of key-value cache that one token takes, in the model's dtype.
+        latency_ms: Median milliseconds of a forward pass over one window, batch 1.
+        samples: Greedy continuations of the spec's prompts.
+    """
+
+    loss: float
+    perplexity: float
+    parameters: int
+    groups: GroupCounts
+    kv_bytes_per_token: int
+    latency_ms: float
+    samples: list[str]
+
+
+class PrunedMeasurement(Measurement):
+    """The pruned model; `kl_to_dense` is KL(dense ‖ pruned) in nats per token on the same text."""
+
+    kl_to_dense: float
+
+
+class LayerCompensation(_Value):
+    """Output error of one layer's attention on the calibration text, relative to its output energy."""
+
+    layer: int
+    error_before: float
+    error_after: float
+
+
+class CycleRecord(_Value):
+    """What one cycle did. `removed` maps layer → groups of the dense model cut in this cycle."""
+
+    cycle: int
+    target_sparsity: float
+    sparsity: float
+    removed: dict[str, dict[int, list[int]]]
+    loss_before_healing: float
+    loss: float
+    compensation: list[LayerCompensation]
+
+
+class Protocol(_Value):
+    """How the losses were measured; two losses compare only if this is equal."""
+
+    text: str
+    sequence_length: int
+    windows: int
+    tokens: int
+    description: str
+
+
+class Result(_Value):
+    """Everything a run found out.
+
+    Attributes:
+        removed: unit → layer → indices of the dense model's groups that are gone.
+        export_form: `stock`, `remote_code` or `masked`.
+        timings_s: Seconds per phase.
+        checkpoint: Folder that `from_pretrained` loads.
+    """
+
+    dense: Measurement
+    pruned: PrunedMeasurement
+    cycles: list[CycleRecord]
+    removed: dict[str, dict[int, list[int]]]
+    export_form: str
+    protocol: Protocol
+    timings_s: dict[str, float]
+    checkpoint: str

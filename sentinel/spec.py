@@ -1,0 +1,236 @@
+"""The validated description of an experiment. Torch-free.
+
+One YAML or JSON document says the same for `sentinel run`, `sentinel submit` and
+`POST /v1/jobs`. Unknown keys are refused; everything but `model` and `prune.target` has a default.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sentinel.errors import FieldError, SpecInvalid
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+StrategyName = Literal["random", "magnitude", "entropy", "taylor"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class HubModel(_Section):
+    """A model of the Hugging Face Hub, or of any endpoint that speaks its protocol (`HF_ENDPOINT`)."""
+
+    source: Literal["hub"] = "hub"
+    id: str = Field(description="Repository id, e.g. `distilgpt2`.", pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=200)
+    revision: str = Field("main", description="Branch, tag or commit.", pattern=r"^[\w./-]+$", max_length=200)
+    dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
+
+
+class PathModel(_Section):
+    """A folder with config.json, safetensors weights and a tokenizer."""
+
+    source: Literal["path"] = "path"
+    path: str = Field(description="The folder. On a service it must lie under an allowed root.", min_length=1)
+    dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
+
+
+class BuiltinModel(_Section):
+    """A tiny model that ships with Sentinel."""
+
+    source: Literal["builtin"] = "builtin"
+    id: Literal["gpt2", "llama"] = Field("gpt2", description="`gpt2` (multi-head) or `llama` (grouped-query).")
+    dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
+
+
+class Splits(_Section):
+    """Names of the hub dataset's splits."""
+
+    train: str = Field("train", description="Split for calibration and healing.")
+    evaluation: str = Field("validation", description="Split that only evaluation sees.")
+
+
+class HubData(_Section):
+    """A dataset of the Hugging Face Hub."""
+
+    source: Literal["hub"] = "hub"
+    id: str = Field(description="Dataset id, e.g. `Salesforce/wikitext`.", pattern=r"^[\w.-]+(/[\w.-]+)?$")
+    config: str | None = Field(None, description="Dataset configuration, e.g. `wikitext-2-raw-v1`.")
+    revision: str = Field("main", description="Branch, tag or commit.")
+    column: str = Field("text", description="Column that holds the text.")
+    splits: Splits = Field(default_factory=Splits, description="Which split serves what.")
+    sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
+
+
+class PathData(_Section):
+    """Local text: txt (documents parted by blank lines), jsonl, csv or parquet."""
+
+    source: Literal["path"] = "path"
+    train: str = Field(description="File for calibration and healing.", min_length=1)
+    evaluation: str | None = Field(None, description="File that only evaluation sees; null holds out `held_out`.")
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="Share of `train`, from its end, kept for evaluation when `evaluation` is null."
+    )
+    column: str = Field("text", description="Column that holds the text; txt files have only `text`.")
+    sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
+
+
+class BuiltinData(_Section):
+    """Small English stories from Sentinel's own generator; train and evaluation never overlap."""
+
+    source: Literal["builtin"] = "builtin"
+    sequence_length: int = Field(128, ge=8, le=32768, description="Tokens per window.")
+
+
+class Target(_Section):
+    """What the pruned model must reach."""
+
+    sparsity: float = Field(ge=0, lt=1, description="Share of the dense model's groups to remove.")
+
+
+class Prune(_Section):
+    """What is removed, by which score, and in how many steps."""
+
+    units: list[Literal["attention"]] = Field(
+        ["attention"],
+        min_length=1,
+        max_length=1,
+        description="Kinds of groups to remove. `attention`: a KV head with its query heads.",
+    )
+    strategy: StrategyName = Field("taylor", description="What computes the importance of a group.")
+    target: Target = Field(description="How much to remove.")
+    allocation: Literal["uniform", "global"] = Field(
+        "uniform",
+        description="`uniform` removes equally from every layer, `global` the least important groups anywhere.",
+    )
+    cycles: int = Field(1, ge=1, le=1000, description="Prune-and-heal cycles.")
+    schedule: Literal["one_shot", "linear", "cubic"] = Field("cubic", description="How sparsity rises over cycles.")
+    compensation: Literal["least_squares"] | None = Field(
+        "least_squares", description="Closed-form repair of the surviving weights after a cut; null for none."
+    )
+    minimum_per_layer: int = Field(1, ge=1, description="Groups that every layer keeps.")
+    calibration_sequences: int = Field(128, ge=1, description="Windows of training text that scores are computed on.")
+
+
+class Heal(_Section):
+    """Fine-tuning after every cut."""
+
+    loss: Literal["cross_entropy", "distill"] = Field(
+        "distill", description="`distill` learns the dense model's logits, `cross_entropy` the text."
+    )
+    steps: int = Field(200, ge=1, description="Optimiser steps per cycle.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the training text per cycle; replaces `steps`.")
+    learning_rate: float = Field(5e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises linearly.")
+    gradient_clipping: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
+    batch_tokens: int = Field(8192, ge=8, description="Tokens per optimiser step.")
+
+
+class Evaluate(_Section):
+    """How the dense and the pruned model are measured."""
+
+    tokens: int = Field(100_000, ge=8, description="Tokens of evaluation text, at most.")
+    prompts: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(
+        ["Once upon a time"], max_length=32, description="Texts that both models continue, side by side."
+    )
+
+
+class Export(_Section):
+    """The form of the checkpoint."""
+
+    form: Literal["auto", "stock", "remote_code", "masked"] = Field(
+        "auto",
+        description="`stock` loads with a class of transformers, `remote_code` brings its own modelling file, "
+        "`masked` keeps the dense shapes with zeros; `auto` is stock where possible, else remote_code.",
+    )
+    dtype: Dtype | None = Field(None, description="Data type of the saved weights; null keeps `model.dtype`.")
+
+
+class Limits(_Section):
+    """When to stop whatever happens."""
+
+    max_runtime_s: int = Field(24 * 3600, ge=1, description="Seconds one attempt may take.")
+
+
+ModelSource = Annotated[HubModel | PathModel | BuiltinModel, Field(discriminator="source")]
+DataSource = Annotated[HubData | PathData | BuiltinData, Field(discriminator="source")]
+
+
+class Spec(_Section):
+    """One experiment."""
+
+    name: str | None = Field(None, max_length=200, description="For people; need not be unique.")
+    model: ModelSource = Field(description="The dense model; `builtin/gpt2`, a path or a hub id also say it.")
+    data: DataSource = Field(default_factory=BuiltinData, description="Text to calibrate, heal and evaluate on.")
+    prune: Prune = Field(description="What to remove.")
+    heal: Heal | None = Field(default_factory=Heal, description="Fine-tuning after each cut; null for none.")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="How to measure.")
+    export: Export = Field(default_factory=Export, description="The form of the checkpoint.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="`auto` takes a GPU if any.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seeds sampling, data order and the random strategy.")
+    limits: Limits = Field(default_factory=Limits, description="When to stop whatever happens.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_model_name(cls, values: Any) -> Any:  # noqa: ANN401 - whatever the user sent
+        """Let `model: distilgpt2` say what the full section says."""
+        if isinstance(values, dict) and isinstance(values.get("model"), str):
+            return {**values, "model": _model_section(values["model"])}
+        return values
+
+
+def _model_section(name: str) -> dict[str, str]:
+    if name.startswith("builtin/"):
+        return {"source": "builtin", "id": name.removeprefix("builtin/")}
+    if name.startswith((".", "/", "~")):
+        return {"source": "path", "path": name}
+    return {"source": "hub", "id": name}
+
+
+def parse_spec(document: Any) -> Spec:  # noqa: ANN401 - whatever was parsed from JSON or YAML
+    """Validate a document.
+
+    Raises:
+        SpecInvalid: With every field error at once, each with its JSON pointer.
+    """
+    try:
+        return Spec.model_validate(document)
+    except ValidationError as invalid:
+        errors = [
+            FieldError(pointer=_pointer(error["loc"], document), code=error["type"], message=error["msg"])
+            for error in invalid.errors(include_url=False)
+        ]
+        raise SpecInvalid(f"The spec has {len(errors)} mistake(s).", errors=errors) from invalid
+
+
+def _pointer(location: tuple[int | str, ...], document: Any) -> str:  # noqa: ANN401 - walks any JSON
+    """RFC 6901 pointer of an error; drops the tags that Pydantic inserts for tagged unions."""
+    parts: list[str] = []
+    here = document
+    for i, key in enumerate(location):
+        is_tag = i == 1 and location[0] in ("model", "data") and isinstance(here, dict) and here.get("source") == key
+        if is_tag:
+            continue
+        parts.append(str(key).replace("~", "~0").replace("/", "~1"))
+        here = here.get(key) if isinstance(here, dict) else None
+        if parts == ["model"] and isinstance(here, str):
+            here = _model_section(here)
+    return "".join(f"/{part}" for part in parts)
+
+
+def load_document(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON spec file without validating it.
+
+    Raises:
+        SpecInvalid: The file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecInvalid(f"Cannot read the spec {path}: {error}") from error
+    if not isinstance(document, dict):
+        raise SpecInvalid(f"The spec {path} must be a mapping with at least `model` and `prune`.")
+    return document
