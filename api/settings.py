@@ -1,0 +1,61 @@
+"""What an operator can set, from `SENTINEL_*` environment variables. Shared by the API and the worker.
+
+Knows names, defaults and bounds; opens nothing.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of one installation. Everything has a default that runs on one host."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SENTINEL_", frozen=True, extra="forbid", validate_default=True, env_ignore_empty=True
+    )
+
+    home: Path = Field(Path(".sentinel"), description="Folder of everything that the defaults below keep on disk.")
+    database_url: str = Field(
+        default_factory=lambda data: f"sqlite:///{data['home'] / 'sentinel.db'}",
+        description="SQLAlchemy URL of the database that holds the jobs: SQLite or PostgreSQL.",
+    )
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="The broker that wakes workers; `redis+socket:///path` for a Unix socket.",
+    )
+    storage_uri: str = Field(
+        default_factory=lambda data: (data["home"] / "storage").as_uri(),
+        description="Where checkpoints and artifacts live: a `file://` folder.",
+    )
+    model_roots: Annotated[list[Path], NoDecode] = Field(
+        [],
+        description="Folders that `source: path` of models and data may lie in, parted like PATH; none by default.",
+    )
+    lease_s: float = Field(60.0, gt=0, description="Seconds without a heartbeat after which a worker counts as lost.")
+    heartbeat_s: float = Field(
+        default_factory=lambda data: data["lease_s"] / 6,
+        gt=0,
+        description="Seconds between a worker's heartbeats; a sixth of the lease by default.",
+    )
+    reconcile_s: float = Field(5.0, gt=0, description="Seconds between looks for expired leases and waiting jobs.")
+    max_attempts: int = Field(3, ge=1, description="Tries before a job whose workers get lost fails.")
+    slots: int = Field(1, ge=1, description="Jobs that one worker runs at the same time.")
+    max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
+
+    @field_validator("home")
+    @classmethod
+    def _resolve(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @field_validator("model_roots", mode="before")
+    @classmethod
+    def _split(cls, roots: Any) -> Any:  # noqa: ANN401 - a list, or the variable's text
+        if isinstance(roots, str):
+            roots = [part for part in roots.split(os.pathsep) if part]
+        return [Path(root).expanduser().resolve() for root in roots]

@@ -1,0 +1,160 @@
+"""Engines, transactions and the database's clock, alike on SQLite and PostgreSQL.
+
+Knows how each of the two databases must be opened so that a commit is durable and a writer waits
+instead of failing. Knows nothing of jobs.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, DateTime, Dialect, Engine, Float, create_engine, event, literal
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
+BUSY_TIMEOUT_MS = 10_000  # longest that a SQLite writer waits for another; its transactions take milliseconds
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time: aware and in UTC on both sides, whatever the database keeps."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times; SQLite's text holds the UTC digits."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("A naive datetime names no point in time; attach a time zone.")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Give back an aware UTC time."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class db_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function that it is
+    """The database's clock, moved by `offset_s` seconds: the only clock that leases and back-offs know."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, offset_s: float = 0.0) -> None:
+        super().__init__(literal(float(offset_s), Float))
+
+
+@compiles(db_now, "sqlite")
+def _sqlite_now(element: db_now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's signature
+    # Six decimals, as SQLAlchemy stores times, so that comparing text compares times.
+    offset = compiler.process(element.clauses, **options)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {offset}))"
+
+
+@compiles(db_now, "postgresql")
+def _postgresql_now(element: db_now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's signature
+    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
+
+
+class Database:
+    """One database, and the only way to open transactions on it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One writing transaction: committed at the end, rolled back by any exception.
+
+        On SQLite it takes the write lock at once, so what it reads cannot change before it writes.
+        """
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One transaction that only reads: it never waits for a writer."""
+        reader = self.engine.execution_options(sqlite_begin="BEGIN DEFERRED")
+        with Session(reader, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def create_database(url: str) -> Database:
+    """Open the database at an SQLAlchemy URL (`sqlite:///…` or `postgresql://…`).
+
+    Raises:
+        ValueError: Neither SQLite in a file nor PostgreSQL.
+    """
+    parsed = make_url(url)
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return Database(_engine(url))
+    if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
+        raise ValueError(f"Cannot keep jobs in {parsed!r}: use a SQLite file or PostgreSQL.")
+    Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = _engine(url)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return Database(engine)
+
+
+def _engine(url: str) -> Engine:
+    # Strict JSON on both: PostgreSQL would refuse NaN only at the commit, SQLite never.
+    return create_engine(url, pool_pre_ping=True, json_serializer=partial(json.dumps, allow_nan=False))
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection
+    connection.isolation_level = None  # the driver would delay BEGIN until the first write; `_begin_sqlite` does it
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
+
+
+def upgrade(url: str) -> None:
+    """Bring the schema to the newest migration, in one transaction. Safe to run from several processes at once."""
+    database = create_database(url)
+    try:
+        with database.engine.begin() as connection:
+            config = _alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        database.close()
+
+
+def schema_is_current(database: Database) -> bool:
+    """Whether the newest migration has been applied."""
+    with database.reading() as session:
+        applied = MigrationContext.configure(session.connection()).get_current_heads()
+    return set(applied) == set(ScriptDirectory.from_config(_alembic_config()).get_heads())
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config

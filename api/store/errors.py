@@ -1,0 +1,95 @@
+"""What can go wrong between a caller and the store, in words a user can act on."""
+
+from sentinel.errors import Fault, SentinelError
+
+
+class StoreError(SentinelError):
+    """Base of the store's errors."""
+
+
+class JobNotFound(StoreError):
+    """No job of this tenant has the id."""
+
+    code = "job_not_found"
+    fault = Fault.USER
+    next_step = "Check the id; `GET /v1/jobs` lists the jobs that this key can see."
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {job_id!r}.")
+
+
+class ArtifactNotFound(StoreError):
+    """No published artifact of this tenant has the id."""
+
+    code = "artifact_not_found"
+    fault = Fault.USER
+    next_step = "Check the id; `GET /v1/jobs/{id}/artifacts` lists a job's artifacts."
+
+    def __init__(self, artifact_id: str) -> None:
+        super().__init__(f"There is no artifact {artifact_id!r}.")
+
+
+class InvalidTransition(StoreError):
+    """The job's state does not allow the step.
+
+    Attributes:
+        state: The state that the job is in.
+        allowed: States that can follow it.
+    """
+
+    code = "invalid_transition"
+    fault = Fault.USER
+    next_step = "Look at the job's state; only the allowed transitions can follow it."
+
+    def __init__(self, *, state: str, to: str, allowed: list[str]) -> None:
+        super().__init__(f"A {state} job cannot become {to}; allowed: {', '.join(allowed) or 'nothing'}.")
+        self.state = state
+        self.allowed = allowed
+
+
+class IdempotencyMismatch(StoreError):
+    """An idempotency key came back with another request."""
+
+    code = "idempotency_mismatch"
+    fault = Fault.USER
+    next_step = "Send the same body as the first time, or use a new Idempotency-Key."
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The idempotency key {key!r} was used before with another request.")
+
+
+class LeaseLost(StoreError):
+    """The worker no longer has the right to write the job."""
+
+    code = "lease_lost"
+    next_step = "Stop the attempt and write nothing; the job belongs to another attempt or has ended."
+
+    def __init__(self, *, job_id: str, token: int) -> None:
+        super().__init__(f"Token {token} of {job_id} no longer holds the lease.")
+
+
+class WorkerLost(StoreError):
+    """The worker of an attempt let its lease expire."""
+
+    code = "worker_lost"
+    next_step = "Look at the worker's log for the time of the attempt (memory, restarts), then submit the job again."
+
+
+class ObjectMissing(StoreError):
+    """The storage has no object under the key."""
+
+    code = "object_missing"
+    next_step = "Check that the storage is the one that the database belongs to."
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"The storage holds nothing under {key!r}.")
+
+
+class ObjectDamaged(StoreError):
+    """Stored bytes are not the bytes that were written."""
+
+    code = "object_damaged"
+    next_step = "Check the storage's disk; restore the object from a copy."
+
+    def __init__(self, key: str, *, expected: str, found: str) -> None:
+        super().__init__(f"The object {key!r} has sha256 {found}, not {expected}.")

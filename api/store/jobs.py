@@ -1,0 +1,188 @@
+"""What the API asks of jobs: accept, read, list, cancel.
+
+Every function works inside the caller's transaction and sees only the tenant's own rows. Knows nothing of leases.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from operator import eq, gt, lt
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from api.store.database import db_now
+from api.store.errors import ArtifactNotFound, IdempotencyMismatch, JobNotFound
+from api.store.models import Artifact, Attempt, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
+from api.store.states import State
+from api.store.transitions import add_event, lock_job, move
+
+
+class Accepted(NamedTuple):
+    """A job that the service has promised to run; `replayed` when an earlier request made it."""
+
+    job: Job
+    replayed: bool
+
+
+def accept_job(
+    session: Session,
+    *,
+    tenant: str,
+    spec: Json,
+    max_attempts: int,
+    name: str | None = None,
+    idempotency: tuple[str, str] | None = None,
+    priority: int = 0,
+    request_id: str | None = None,
+) -> Accepted:
+    """Store a job, its first event and its idempotency row. The promise holds once the transaction has committed.
+
+    Args:
+        session: A writing transaction.
+        tenant: Whose job it is.
+        spec: The validated, resolved spec.
+        max_attempts: Tries before a lost worker fails the job.
+        name: For people; need not be unique.
+        idempotency: (key, hash of the request); the same pair gives the same job again.
+        priority: Higher is claimed first.
+        request_id: Of the request that asked.
+
+    Raises:
+        IdempotencyMismatch: The key stands for another request.
+    """
+    job = Job(
+        id=new_id("job"),
+        tenant=tenant,
+        name=name,
+        spec=spec,
+        state=State.QUEUED,
+        priority=priority,
+        max_attempts=max_attempts,
+        request_id=request_id,
+        last_seq=1,
+    )
+    try:
+        # The unique key decides between requests that race; the loser's job never existed.
+        with session.begin_nested():
+            _insert(session, job, idempotency)
+    except IntegrityError:
+        earlier = _replay(session, tenant, idempotency)
+        if earlier is None:
+            raise
+        return Accepted(earlier, replayed=True)
+    return Accepted(job, replayed=False)
+
+
+def _insert(session: Session, job: Job, idempotency: tuple[str, str] | None) -> None:
+    session.add(job)
+    session.flush()
+    add_event(session, job, 1, "state", {"from": None, "to": State.QUEUED, "reason": "accepted"})
+    if idempotency is not None:
+        key, request_hash = idempotency
+        session.add(IdempotencyKey(tenant=job.tenant, key=key, request_hash=request_hash, job_id=job.id))
+
+
+def _replay(session: Session, tenant: str, idempotency: tuple[str, str] | None) -> Job | None:
+    if idempotency is None:
+        return None
+    key, request_hash = idempotency
+    row = session.get(IdempotencyKey, (tenant, key))
+    if row is None:
+        return None
+    if row.request_hash != request_hash:
+        raise IdempotencyMismatch(key)
+    return get_job(session, tenant, row.job_id)
+
+
+def get_job(session: Session, tenant: str, job_id: str) -> Job:
+    """One job.
+
+    Raises:
+        JobNotFound: It does not exist, or is somebody else's: the caller cannot tell which.
+    """
+    job = session.scalar(select(Job).where(Job.id == job_id, Job.tenant == tenant))
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
+
+
+def list_jobs(
+    session: Session,
+    tenant: str,
+    *,
+    limit: int,
+    state: State | None = None,
+    name: str | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    after_id: str | None = None,
+) -> Sequence[Job]:
+    """Newest first; `after_id` is the last id of the page before, so new jobs never shift a page."""
+    filters = (
+        (Job.state, eq, state),
+        (Job.name, eq, name),
+        (Job.created_at, gt, created_after),
+        (Job.created_at, lt, created_before),
+        (Job.id, lt, after_id),
+    )
+    asked = (compare(column, value) for column, compare, value in filters if value is not None)
+    return session.scalars(select(Job).where(Job.tenant == tenant, *asked).order_by(Job.id.desc()).limit(limit)).all()
+
+
+def request_cancel(session: Session, tenant: str, job_id: str) -> Job:
+    """Cancel at once what no worker holds; ask the worker of a running job to stop.
+
+    Raises:
+        JobNotFound: As in `get_job`.
+        InvalidTransition: The job is already being cancelled or has ended.
+    """
+    job = lock_job(session, job_id)
+    if job is None or job.tenant != tenant:
+        raise JobNotFound(job_id)
+    if job.state == State.QUEUED:
+        return move(session, job, State.CANCELLED, reason="cancel requested", finished_at=db_now())
+    return move(session, job, State.CANCELLING, reason="cancel requested")
+
+
+def list_events(session: Session, job_id: str, *, after: int = 0, limit: int) -> Sequence[JobEvent]:
+    """History in order, from the seq that follows `after`."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
+    return session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
+
+
+def list_metrics(session: Session, job_id: str, *, name: str | None = None) -> Sequence[Metric]:
+    """Every measured point once: where attempts overlap, as the latest attempt measured it."""
+    newest_first = func.row_number().over(
+        partition_by=(Metric.name, Metric.cycle, Metric.step), order_by=(Metric.token.desc(), Metric.id.desc())
+    )
+    ranked = select(Metric.id, newest_first.label("rank")).where(Metric.job_id == job_id)
+    if name is not None:
+        ranked = ranked.where(Metric.name == name)
+    points = ranked.subquery()
+    query = select(Metric).join(points, points.c.id == Metric.id).where(points.c.rank == 1)
+    return session.scalars(query.order_by(Metric.name, Metric.step, Metric.id)).all()
+
+
+def list_attempts(session: Session, job_id: str) -> Sequence[Attempt]:
+    """Tries in order."""
+    return session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.token)).all()
+
+
+def list_artifacts(session: Session, job_id: str) -> Sequence[Artifact]:
+    """Published files by path."""
+    return session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.path)).all()
+
+
+def get_artifact(session: Session, tenant: str, artifact_id: str) -> Artifact:
+    """One published file.
+
+    Raises:
+        ArtifactNotFound: It does not exist, or belongs to somebody else's job.
+    """
+    query = select(Artifact).join(Job, Job.id == Artifact.job_id)
+    artifact = session.scalar(query.where(Artifact.id == artifact_id, Job.tenant == tenant))
+    if artifact is None:
+        raise ArtifactNotFound(artifact_id)
+    return artifact

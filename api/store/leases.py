@@ -1,0 +1,284 @@
+"""What a worker may write to a job while it holds the lease: claim, heartbeat, report, end.
+
+Every write is conditional on the token of the claim; zero rows mean that the lease is gone. Times come from the
+database's clock alone. Knows nothing of processes, queues or HTTP.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from api.store.database import db_now
+from api.store.errors import LeaseLost, WorkerLost
+from api.store.models import (
+    Artifact,
+    ArtifactKind,
+    Attempt,
+    Checkpoint,
+    Job,
+    Json,
+    ManifestFile,
+    Metric,
+    Outcome,
+    new_id,
+)
+from api.store.states import LEASED, State, is_terminal
+from api.store.transitions import add_event, lock_job, move
+from sentinel.events import MessageLogged, MetricRecorded, PhaseStarted, Progressed
+
+Recordable = PhaseStarted | Progressed | MetricRecorded | MessageLogged
+"""Events that are recorded as they come; the others are acts of their own: `record_checkpoint`, `succeed`, `fail`."""
+
+
+LONGEST_BACKOFF_S = 300.0  # after a lost worker: 1, 2, 4, … seconds, at most these
+
+
+class Command(StrEnum):
+    """What the service wants of a worker, told in the reply to its heartbeat."""
+
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A worker's right to write one job.
+
+    Attributes:
+        job_id: The job.
+        token: The fencing number of this claim.
+        attempt: Number of this try, from 1.
+        spec: The concrete spec.
+        resume: Files of the newest resume state; null starts from the beginning.
+    """
+
+    job_id: str
+    token: int
+    attempt: int
+    spec: Json
+    resume: tuple[ManifestFile, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewArtifact:
+    """A stored file that is to be published with the result; fields as in `Artifact`."""
+
+    kind: ArtifactKind
+    path: str
+    sha256: str
+    bytes: int
+    media_type: str
+    storage_key: str
+
+
+def claim_next(session: Session, *, worker: str, lease_s: float) -> Claim | None:
+    """Take the best queued job that is due: highest priority, then oldest. None when there is none."""
+    best = (
+        select(Job)
+        .where(Job.state == State.QUEUED, Job.not_before <= db_now())
+        .order_by(Job.priority.desc(), Job.created_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    job = session.scalar(best, execution_options={"populate_existing": True})
+    if job is None:
+        return None
+    job = move(
+        session,
+        job,
+        State.RUNNING,
+        reason=f"claimed by {worker}",
+        attempt=Job.attempt + 1,
+        lease_token=Job.lease_token + 1,
+        lease_owner=worker,
+        lease_expires_at=db_now(lease_s),
+        started_at=func.coalesce(Job.started_at, db_now()),
+    )
+    session.add(Attempt(job_id=job.id, token=job.lease_token, number=job.attempt, worker=worker))
+    resume = _newest_checkpoint(session, job.id)
+    return Claim(job_id=job.id, token=job.lease_token, attempt=job.attempt, spec=job.spec, resume=resume)
+
+
+def _newest_checkpoint(session: Session, job_id: str) -> tuple[ManifestFile, ...] | None:
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    newest = session.scalar(query.order_by(Checkpoint.cycle.desc(), Checkpoint.token.desc()).limit(1))
+    return None if newest is None else tuple(newest.manifest)
+
+
+def heartbeat(session: Session, claim: Claim, lease_s: float) -> Command:
+    """Keep the lease for `lease_s` more seconds and hear what the service wants.
+
+    Raises:
+        LeaseLost: Another claim or the reconciler has taken the job.
+    """
+    job = _update_leased(session, claim, lease_expires_at=db_now(lease_s))
+    return Command.CANCEL if job.state == State.CANCELLING else Command.CONTINUE
+
+
+def record_events(session: Session, claim: Claim, events: Sequence[Recordable]) -> None:
+    """Append events in their order, and update what they say about the job.
+
+    Progress is kept as the latest value only; every other event becomes a line of history, a metric also a row.
+
+    Raises:
+        LeaseLost: As in `heartbeat`; then nothing of `events` is kept.
+    """
+    lines = [event for event in events if not isinstance(event, Progressed)]
+    shown: dict[str, Any] = {}
+    for event in events:
+        shown |= _shown(event)
+    job = _update_leased(
+        session, claim, last_seq=Job.last_seq + len(lines), version=Job.version + 1, updated_at=db_now(), **shown
+    )
+    for seq, event in enumerate(lines, start=job.last_seq - len(lines) + 1):
+        add_event(session, job, seq, event.type, event.model_dump(mode="json", exclude={"type"}))
+    points = [event.model_dump(exclude={"type"}) for event in lines if isinstance(event, MetricRecorded)]
+    session.add_all(Metric(job_id=claim.job_id, token=claim.token, **point) for point in points)
+
+
+def _shown(event: Recordable) -> dict[str, Any]:
+    """Columns of the job that an event changes."""
+    match event:
+        case PhaseStarted():
+            return {"phase": event.phase.value} | ({} if event.cycle is None else {"cycle": event.cycle})
+        case Progressed():
+            return {"progress": event.fraction}
+        case MetricRecorded() | MessageLogged():
+            return {}
+
+
+def record_checkpoint(session: Session, claim: Claim, cycle: int, manifest: Sequence[ManifestFile]) -> None:
+    """Make a resume state count; its files must already lie verified in the storage.
+
+    Raises:
+        LeaseLost: As in `heartbeat`.
+    """
+    job = _update_leased(session, claim, last_seq=Job.last_seq + 1, version=Job.version + 1, updated_at=db_now())
+    add_event(session, job, job.last_seq, "checkpoint", {"cycle": cycle})
+    session.add(Checkpoint(job_id=claim.job_id, cycle=cycle, token=claim.token, manifest=list(manifest)))
+
+
+def succeed(session: Session, claim: Claim, result: Json, artifacts: Sequence[NewArtifact]) -> None:
+    """Publish the result and its artifacts and end the job, all or nothing.
+
+    Raises:
+        LeaseLost: As in `heartbeat`; nothing is published.
+    """
+    job = _leased(session, claim)
+    session.add_all(
+        Artifact(id=new_id("art"), job_id=claim.job_id, token=claim.token, **vars(artifact)) for artifact in artifacts
+    )
+    _leave(session, job, State.SUCCEEDED, Outcome.SUCCEEDED, reason="done", result=result, progress=1.0)
+
+
+def fail(session: Session, claim: Claim, error: Json, *, retry: bool, backoff_s: float = 0.0) -> State:
+    """End the attempt with an error; with `retry` and attempts left, queue the job again after `backoff_s`.
+
+    Args:
+        session: A writing transaction.
+        claim: The attempt that failed.
+        error: `SentinelError.as_dict()`.
+        retry: Whether another try could end better.
+        backoff_s: Seconds before the job can be claimed again.
+
+    Returns:
+        The state that the job is in now; a job that is being cancelled is not tried again.
+
+    Raises:
+        LeaseLost: As in `heartbeat`.
+    """
+    job = _leased(session, claim)
+    to = _after_failure(job) if retry else State.FAILED
+    reason = str(error["message"])
+    return _leave(session, job, to, Outcome.FAILED, reason=reason, error=error, not_before=db_now(backoff_s)).state
+
+
+def finish_cancel(session: Session, claim: Claim) -> None:
+    """End a job whose cancel was asked for, once its worker has stopped.
+
+    Raises:
+        InvalidTransition: Nobody asked for a cancel.
+        LeaseLost: As in `heartbeat`.
+    """
+    _leave(session, _leased(session, claim), State.CANCELLED, Outcome.CANCELLED, reason="stopped")
+
+
+def release(session: Session, claim: Claim, reason: str) -> None:
+    """Give the job back unharmed, for another worker to go on with at once; the attempt is not charged.
+
+    Raises:
+        LeaseLost: As in `heartbeat`.
+    """
+    job = _leased(session, claim)
+    to = State.CANCELLED if job.state == State.CANCELLING else State.QUEUED
+    _leave(session, job, to, Outcome.RELEASED, reason=reason, attempt=Job.attempt - 1, not_before=db_now())
+
+
+def reconcile(session: Session) -> list[str]:
+    """Take away leases that have expired, and find the jobs that wait for a worker. Several may run at once.
+
+    Returns:
+        Ids of queued jobs that are due, best first: workers should be woken for them.
+    """
+    expired = select(Job).where(Job.state.in_(LEASED), Job.lease_expires_at < db_now())
+    query = expired.with_for_update(skip_locked=True).execution_options(populate_existing=True)
+    for job in session.scalars(query).all():
+        _expire(session, job)
+    due = select(Job.id).where(Job.state == State.QUEUED, Job.not_before <= db_now())
+    return list(session.scalars(due.order_by(Job.priority.desc(), Job.created_at, Job.id)))
+
+
+def _expire(session: Session, job: Job) -> None:
+    error = WorkerLost(f"Worker {job.lease_owner} stopped answering in attempt {job.attempt}.").as_dict()
+    delay_s = min(LONGEST_BACKOFF_S, 2.0 ** (job.attempt - 1))
+    to = _after_failure(job)
+    _leave(session, job, to, Outcome.WORKER_LOST, reason=error["message"], error=error, not_before=db_now(delay_s))
+
+
+def _after_failure(job: Job) -> State:
+    """Where an attempt that could be tried again leaves its job."""
+    if job.state == State.CANCELLING:
+        return State.CANCELLED
+    return State.QUEUED if job.attempt < job.max_attempts else State.FAILED
+
+
+def _leave(
+    session: Session, job: Job, to: State, outcome: Outcome, *, reason: str, error: Json | None = None, **values: object
+) -> Job:
+    """End the job's current attempt and its lease, and take the job to `to`."""
+    session.execute(
+        update(Attempt)
+        .where(Attempt.job_id == job.id, Attempt.token == job.lease_token)
+        .values(finished_at=db_now(), outcome=outcome, error=error)
+    )
+    if is_terminal(to):
+        values["finished_at"] = db_now()
+    if to == State.FAILED:
+        values["error"] = error
+    return move(session, job, to, reason=reason, phase=None, lease_owner=None, lease_expires_at=None, **values)
+
+
+def _leased(session: Session, claim: Claim) -> Job:
+    """The job, locked, if the claim still holds its lease."""
+    job = lock_job(session, claim.job_id)
+    if job is None or job.lease_token != claim.token or job.state not in LEASED:
+        raise LeaseLost(job_id=claim.job_id, token=claim.token)
+    return job
+
+
+def _update_leased(session: Session, claim: Claim, **values: object) -> Job:
+    """Change columns other than the state, if the claim still holds the lease."""
+    job = session.scalar(
+        update(Job)
+        .where(Job.id == claim.job_id, Job.lease_token == claim.token, Job.state.in_(LEASED))
+        .values(**values)
+        .returning(Job),
+        execution_options={"populate_existing": True, "synchronize_session": False},
+    )
+    if job is None:
+        raise LeaseLost(job_id=claim.job_id, token=claim.token)
+    return job

@@ -1,0 +1,223 @@
+"""The tables, as typed classes. Knows columns and keys; who may write what is in `jobs` and `leases`."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypedDict
+
+from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, Integer, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from uuid_utils import uuid7
+
+from api.store.database import UtcDateTime, db_now
+from api.store.states import State
+
+Json = dict[str, Any]
+
+
+class ManifestFile(TypedDict):
+    """One file of a resume state; `path` is relative to the state's folder."""
+
+    path: str
+    sha256: str
+    bytes: int
+    storage_key: str
+
+
+class ArtifactKind(StrEnum):
+    """What an artifact is to the reader of a job."""
+
+    CHECKPOINT = "checkpoint"
+    RESULT = "result"
+    METRICS = "metrics"
+    PLOT = "plot"
+    LOG = "log"
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    WORKER_LOST = "worker_lost"
+    RELEASED = "released"
+
+
+def new_id(prefix: str) -> str:
+    """A time-ordered unique id, e.g. `job_0199…`: sorting ids sorts by creation."""
+    return f"{prefix}_{uuid7().hex}"
+
+
+def _name_of(words: type[StrEnum]) -> Enum:
+    """Stored as plain text, so that a new word needs no change of schema."""
+    return Enum(words, native_enum=False, length=32, values_callable=lambda members: [word.value for word in members])
+
+
+class Base(DeclarativeBase):
+    """Common types and the names that constraints get, so that migrations can refer to them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as declared
+        str: String,
+        datetime: UtcDateTime,
+        State: _name_of(State),
+        ArtifactKind: _name_of(ArtifactKind),
+        Outcome: _name_of(Outcome),
+        Json: JSON(none_as_null=True),
+        list[str]: JSON,
+        list[ManifestFile]: JSON,
+    }
+
+
+class ApiKey(Base):
+    """A bearer key; only the SHA-256 of its secret is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str]
+    secret_hash: Mapped[str]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """One run of one concrete spec.
+
+    `version` goes up with every change that a reader can see; `attempt` counts the tries charged to the job;
+    `lease_token` goes up at every claim and fences the writes of earlier claims; `last_seq` is the newest event's seq.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str | None]
+    spec: Mapped[Json]
+    state: Mapped[State]
+    phase: Mapped[str | None]
+    cycle: Mapped[int | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    version: Mapped[int] = mapped_column(default=1)
+    priority: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    not_before: Mapped[datetime] = mapped_column(default=db_now())
+    lease_owner: Mapped[str | None]
+    lease_token: Mapped[int] = mapped_column(default=0)
+    lease_expires_at: Mapped[datetime | None]
+    last_seq: Mapped[int] = mapped_column(default=0)
+    result: Mapped[Json | None]
+    error: Mapped[Json | None]
+    request_id: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (
+        Index("ix_jobs_queue", "state", "priority", "created_at"),
+        Index("ix_jobs_lease", "state", "lease_expires_at"),
+        Index(None, "tenant", "id"),
+    )
+
+
+class Attempt(Base):
+    """One try of a job on one worker; `number` is the job's `attempt` when it began."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    token: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int]
+    worker: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(default=db_now())
+    finished_at: Mapped[datetime | None]
+    outcome: Mapped[Outcome | None]
+    error: Mapped[Json | None]
+
+
+class JobEvent(Base):
+    """One line of a job's history.
+
+    `seq` counts from 1 without gaps; `token` is the latest claim's, null before the first.
+    """
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    token: Mapped[int | None]
+    type: Mapped[str]
+    data: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class Metric(Base):
+    """One measured number, written by the attempt that held `token`."""
+
+    __tablename__ = "metrics"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    step: Mapped[int]
+    token: Mapped[int]
+    cycle: Mapped[int | None]
+    value: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (Index(None, "job_id", "name", "step"),)
+
+
+class Artifact(Base):
+    """An immutable file of a finished job; the row is its publication."""
+
+    __tablename__ = "artifacts"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    token: Mapped[int]
+    kind: Mapped[ArtifactKind]
+    path: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    media_type: Mapped[str]
+    storage_key: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (Index(None, "job_id", "path", unique=True),)
+
+
+class Checkpoint(Base):
+    """The state after `cycle`, from which a later attempt can resume."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    cycle: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    token: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    manifest: Mapped[list[ManifestFile]]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class IdempotencyKey(Base):
+    """Which job a tenant's idempotency key stands for, and the hash of the request that made it."""
+
+    __tablename__ = "idempotency_keys"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str]
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(default=db_now())

@@ -1,0 +1,366 @@
+"""What a worker may do: claim once, write only under its token, end a job once; what the reconciler does without it.
+
+An expired lease is made by a claim of negative length, so no test waits for a clock.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier
+
+import pytest
+from sqlalchemy import func, select, update
+
+from api.store import jobs, leases
+from api.store.database import db_now
+from api.store.errors import InvalidTransition, LeaseLost
+from api.store.leases import Command, NewArtifact
+from api.store.models import Artifact, ArtifactKind, Checkpoint, Job, JobEvent, Metric, Outcome
+from api.store.states import State
+from sentinel.events import MessageLogged, MetricRecorded, Phase, PhaseStarted, Progressed
+
+MANIFEST = [{"path": "state.json", "sha256": "0" * 64, "bytes": 3, "storage_key": "jobs/j/attempts/1/0"}]
+ERROR = {"code": "data_invalid", "fault": "user", "message": "The text is empty.", "next_step": "Check it."}
+ARTIFACT = NewArtifact(
+    kind=ArtifactKind.RESULT,
+    path="result.json",
+    sha256="0" * 64,
+    bytes=3,
+    media_type="application/json",
+    storage_key="k",
+)
+
+
+def accept(database, **changes):
+    with database.transaction() as session:
+        values = {"tenant": "ann", "spec": {"seed": 1}, "max_attempts": 3} | changes
+        return jobs.accept_job(session, **values).job.id
+
+
+def claim(database, lease_s=60.0, worker="w"):
+    with database.transaction() as session:
+        return leases.claim_next(session, worker=worker, lease_s=lease_s)
+
+
+def write(database, function, *arguments, **options):
+    with database.transaction() as session:
+        return function(session, *arguments, **options)
+
+
+def make_due(database):
+    with database.transaction() as session:
+        session.execute(update(Job).where(Job.state == State.QUEUED).values(not_before=db_now(-1)))
+
+
+def read(database, job_id):
+    with database.reading() as session:
+        return jobs.get_job(session, "ann", job_id)
+
+
+def attempts(database, job_id):
+    with database.reading() as session:
+        return jobs.list_attempts(session, job_id)
+
+
+def history(database, job_id):
+    """The job's events, proven gapless, and its states in order, proven to follow each other."""
+    with database.reading() as session:
+        events = jobs.list_events(session, job_id, limit=10_000)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    steps = [event.data for event in events if event.type == "state"]
+    assert [step["from"] for step in steps[1:]] == [step["to"] for step in steps[:-1]]
+    return events, [step["to"] for step in steps]
+
+
+def test_the_best_due_job_is_claimed_first(database):
+    old, urgent, late = accept(database), accept(database, priority=1), accept(database, priority=2)
+    young = accept(database)
+    with database.transaction() as session:
+        session.execute(update(Job).where(Job.id == late).values(not_before=db_now(3600)))
+    claimed = [claim(database) for _ in range(4)]
+    assert [taken and taken.job_id for taken in claimed] == [urgent, old, young, None]
+
+
+def test_a_claim_starts_an_attempt(database):
+    job_id = accept(database)
+    taken = claim(database, worker="host-1")
+    job, (attempt,) = read(database, job_id), attempts(database, job_id)
+    assert (taken.job_id, taken.token, taken.attempt, taken.spec, taken.resume) == (job_id, 1, 1, {"seed": 1}, None)
+    assert (job.state, job.attempt, job.lease_owner, job.version) == (State.RUNNING, 1, "host-1", 2)
+    assert (job.lease_expires_at - job.started_at).total_seconds() == pytest.approx(60, abs=5)
+    assert (attempt.token, attempt.number, attempt.worker, attempt.outcome) == (1, 1, "host-1", None)
+
+
+def test_threads_that_claim_at_once_get_every_job_once(database):
+    ids = {accept(database) for _ in range(20)}
+    start = Barrier(8)
+
+    def take_all(number):
+        start.wait()
+        return [taken.job_id for taken in iter(lambda: claim(database, worker=f"w{number}"), None)]
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = [job_id for share in pool.map(take_all, range(8)) for job_id in share]
+    left = []
+    while found := claim(database):  # SKIP LOCKED may let the last thread stop while another still holds a row
+        left.append(found.job_id)
+    assert sorted(taken + left) == sorted(ids)
+    assert all(len(attempts(database, job_id)) == 1 for job_id in ids)
+
+
+def test_a_job_succeeds_with_everything_it_said(database):
+    job_id = accept(database)
+    taken = claim(database)
+    said = [
+        PhaseStarted(phase=Phase.HEALING, cycle=2),
+        Progressed(fraction=0.25),
+        MetricRecorded(name="loss", value=2.5, step=10, cycle=2),
+        MessageLogged(text="Kept layer 3."),
+        Progressed(fraction=0.5),
+    ]
+    write(database, leases.record_events, taken, said)
+    job = read(database, job_id)
+    assert (job.phase, job.cycle, job.progress, job.version) == ("healing", 2, 0.5, 3)
+    write(database, leases.record_checkpoint, taken, 2, MANIFEST)
+    write(database, leases.succeed, taken, {"loss": 1.5}, [ARTIFACT])
+
+    job, (attempt,) = read(database, job_id), attempts(database, job_id)
+    assert (job.state, job.phase, job.progress, job.result) == (State.SUCCEEDED, None, 1.0, {"loss": 1.5})
+    assert (job.lease_owner, job.lease_expires_at, job.error) == (None, None, None)
+    assert job.finished_at >= attempt.finished_at >= job.started_at
+    assert attempt.outcome == Outcome.SUCCEEDED
+    events, states = history(database, job_id)
+    assert [event.type for event in events] == ["state", "state", "phase", "metric", "message", "checkpoint", "state"]
+    assert events[2].data == {"phase": "healing", "cycle": 2}
+    assert [event.token for event in events] == [None, 1, 1, 1, 1, 1, 1]
+    assert states == ["queued", "running", "succeeded"]
+    with database.reading() as session:
+        (artifact,) = jobs.list_artifacts(session, job_id)
+    assert (artifact.token, artifact.kind, artifact.path) == (1, ArtifactKind.RESULT, "result.json")
+
+
+def test_a_heartbeat_keeps_the_lease_and_brings_the_cancel(database):
+    job_id = accept(database)
+    taken = claim(database, lease_s=-1)
+    assert write(database, leases.heartbeat, taken, 60) == Command.CONTINUE
+    assert write(database, leases.reconcile) == []
+    before = read(database, job_id).version
+    write(database, jobs.request_cancel, "ann", job_id)
+    assert write(database, leases.heartbeat, taken, 60) == Command.CANCEL
+    assert read(database, job_id).version == before + 1
+    write(database, leases.finish_cancel, taken)
+    assert read(database, job_id).state == State.CANCELLED
+    assert attempts(database, job_id)[0].outcome == Outcome.CANCELLED
+    assert history(database, job_id)[1] == ["queued", "running", "cancelling", "cancelled"]
+
+
+def test_a_lost_worker_gives_way_to_another_that_resumes(database):
+    job_id = accept(database)
+    lost = claim(database)
+    for cycle in (1, 2):
+        files = [MANIFEST[0] | {"path": f"cycle-{cycle}"}]
+        write(database, leases.record_checkpoint, lost, cycle, files)
+    write(database, leases.heartbeat, lost, -1)
+
+    assert write(database, leases.reconcile) == []
+    job, (attempt,) = read(database, job_id), attempts(database, job_id)
+    assert (job.state, job.attempt, job.error, job.lease_owner) == (State.QUEUED, 1, None, None)
+    assert job.not_before > job.updated_at
+    assert (attempt.outcome, attempt.error["code"]) == (Outcome.WORKER_LOST, "worker_lost")
+    assert claim(database) is None
+
+    make_due(database)
+    assert write(database, leases.reconcile) == [job_id]
+    second = claim(database)
+    assert (second.token, second.attempt, [file["path"] for file in second.resume]) == (2, 2, ["cycle-2"])
+    write(database, leases.succeed, second, {}, [ARTIFACT])
+    assert history(database, job_id)[1] == ["queued", "running", "queued", "running", "succeeded"]
+
+
+def test_back_off_doubles_until_the_attempts_are_used_up(database):
+    job_id = accept(database, max_attempts=3)
+    delays = []
+    for _ in range(2):
+        claim(database, lease_s=-1)
+        write(database, leases.reconcile)
+        job = read(database, job_id)
+        delays.append((job.not_before - job.updated_at).total_seconds())
+        make_due(database)
+    assert delays == pytest.approx([1, 2], abs=0.5)
+    claim(database, lease_s=-1, worker="host-3")
+    assert write(database, leases.reconcile) == []
+    job = read(database, job_id)
+    assert (job.state, job.attempt, job.finished_at is None) == (State.FAILED, 3, False)
+    assert (job.error["code"], job.error["fault"]) == ("worker_lost", "service")
+    assert "host-3" in job.error["message"]
+    assert "log" in job.error["next_step"]
+    assert history(database, job_id)[1][-1] == "failed"
+
+
+def test_a_lost_worker_of_a_cancelled_job_ends_it(database):
+    job_id = accept(database)
+    claim(database, lease_s=-1)
+    write(database, jobs.request_cancel, "ann", job_id)
+    write(database, leases.reconcile)
+    assert read(database, job_id).state == State.CANCELLED
+    assert attempts(database, job_id)[0].outcome == Outcome.WORKER_LOST
+
+
+def test_reconcilers_at_once_expire_each_lease_once(database):
+    ids = [accept(database) for _ in range(6)]
+    for _ in ids:
+        claim(database, lease_s=-1)
+    start = Barrier(4)
+
+    def reconcile(_):
+        start.wait()
+        write(database, leases.reconcile)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(reconcile, range(4)))
+    assert [history(database, job_id)[1] for job_id in ids] == [["queued", "running", "queued"]] * 6
+
+
+WRITES = {
+    "heartbeat": (leases.heartbeat, 60),
+    "record_events": (leases.record_events, [MetricRecorded(name="loss", value=0.0, step=1), Progressed(fraction=1)]),
+    "record_checkpoint": (leases.record_checkpoint, 9, MANIFEST),
+    "succeed": (leases.succeed, {"loss": 0.0}, [ARTIFACT]),
+    "finish_cancel": (leases.finish_cancel,),
+    "release": (leases.release, "drain"),
+}
+
+
+@pytest.mark.parametrize("now", ["queued", "claimed again", "succeeded"])
+def test_a_zombie_writes_nothing(database, now):
+    job_id = accept(database)
+    zombie = claim(database, lease_s=-1)
+    write(database, leases.reconcile)
+    make_due(database)
+    if now != "queued":
+        heir = claim(database)
+    if now == "succeeded":
+        write(database, leases.succeed, heir, {"loss": 1.5}, [])
+    before = (read(database, job_id).version, count_rows(database))
+    for function, *arguments in WRITES.values():
+        with pytest.raises(LeaseLost, match="Token 1"):
+            write(database, function, zombie, *arguments)
+    for retry in (True, False):
+        with pytest.raises(LeaseLost):
+            write(database, leases.fail, zombie, ERROR, retry=retry)
+    assert (read(database, job_id).version, count_rows(database)) == before
+
+
+def count_rows(database):
+    with database.reading() as session:
+        tables = (JobEvent, Metric, Checkpoint, Artifact)
+        return [session.scalar(select(func.count()).select_from(table)) for table in tables]
+
+
+def test_a_released_job_goes_on_elsewhere_without_charge(database):
+    job_id = accept(database, max_attempts=1)
+    taken = claim(database)
+    write(database, leases.record_checkpoint, taken, 1, MANIFEST)
+    write(database, leases.release, taken, "drain")
+    assert attempts(database, job_id)[0].outcome == Outcome.RELEASED
+    again = claim(database)
+    assert (again.token, again.attempt, again.resume) == (2, 1, tuple(MANIFEST))
+
+
+def test_a_release_of_a_cancelled_job_ends_it(database):
+    job_id = accept(database)
+    taken = claim(database)
+    write(database, jobs.request_cancel, "ann", job_id)
+    write(database, leases.release, taken, "drain")
+    assert read(database, job_id).state == State.CANCELLED
+
+
+def test_a_failure_that_may_pass_is_tried_again_while_attempts_last(database):
+    job_id = accept(database, max_attempts=2)
+    assert write(database, leases.fail, claim(database), ERROR, retry=True, backoff_s=3600) == State.QUEUED
+    assert (read(database, job_id).error, attempts(database, job_id)[0].error) == (None, ERROR)
+    assert claim(database) is None
+    make_due(database)
+    assert write(database, leases.fail, claim(database), ERROR, retry=True) == State.FAILED
+    assert read(database, job_id).error == ERROR
+
+
+def test_a_failure_that_will_not_pass_ends_the_job(database):
+    job_id = accept(database)
+    assert write(database, leases.fail, claim(database), ERROR, retry=False) == State.FAILED
+    job, (attempt,) = read(database, job_id), attempts(database, job_id)
+    assert (job.error, job.result, attempt.outcome, attempt.error) == (ERROR, None, Outcome.FAILED, ERROR)
+    assert history(database, job_id)[0][-1].data["reason"] == ERROR["message"]
+
+
+def test_a_failing_job_that_is_cancelled_is_not_tried_again(database):
+    job_id = accept(database)
+    taken = claim(database)
+    write(database, jobs.request_cancel, "ann", job_id)
+    assert write(database, leases.fail, taken, ERROR, retry=True) == State.CANCELLED
+
+
+def test_nobody_stops_what_was_not_cancelled(database):
+    accept(database)
+    with pytest.raises(InvalidTransition, match="running job cannot become cancelled"):
+        write(database, leases.finish_cancel, claim(database))
+
+
+def test_events_of_many_writers_have_no_gap(database):
+    job_id = accept(database)
+    taken = claim(database)
+
+    def record(number):
+        for step in range(5):
+            said = [
+                MessageLogged(text=f"{number}.{step}"),
+                MetricRecorded(name="loss", value=1.0, step=step, cycle=number),
+            ]
+            write(database, leases.record_events, taken, said)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(record, range(4)))
+    events, _ = history(database, job_id)
+    assert len(events) == 2 + 4 * 5 * 2
+    with database.reading() as session:
+        assert len(jobs.list_metrics(session, job_id)) == 20
+
+
+def test_where_attempts_overlap_the_latest_measurement_counts(database):
+    job_id = accept(database)
+    lost = claim(database)
+    first = [MetricRecorded(name="loss", value=1.0, step=step, cycle=1) for step in (1, 2, 3)]
+    write(database, leases.record_events, lost, [*first, MetricRecorded(name="kl", value=0.0, step=0)])
+    write(database, leases.heartbeat, lost, -1)
+    write(database, leases.reconcile)
+    make_due(database)
+    write(database, leases.record_events, claim(database), [MetricRecorded(name="loss", value=2.0, step=2, cycle=1)])
+    with database.reading() as session:
+        points = [(point.name, point.step, point.value) for point in jobs.list_metrics(session, job_id)]
+        losses = jobs.list_metrics(session, job_id, name="loss")
+    assert points == [("kl", 0, 0.0), ("loss", 1, 1.0), ("loss", 2, 2.0), ("loss", 3, 1.0)]
+    assert [point.token for point in losses] == [1, 2, 1]
+
+
+def test_a_cancel_that_races_the_end_leaves_one_end(database):
+    for _ in range(10):
+        job_id = accept(database)
+        taken = claim(database)
+        start = Barrier(2)
+
+        def cancel(job_id=job_id, start=start):
+            start.wait()
+            with suppress(InvalidTransition):
+                write(database, jobs.request_cancel, "ann", job_id)
+                return "cancelling"
+            return "too late"
+
+        def finish(taken=taken, start=start):
+            start.wait()
+            write(database, leases.succeed, taken, {}, [ARTIFACT])
+
+        with ThreadPoolExecutor(2) as pool:
+            cancelled, finished = pool.submit(cancel), pool.submit(finish)
+            finished.result()
+        states = history(database, job_id)[1]
+        assert states[-1] == "succeeded"
+        assert ("cancelling" in states) == (cancelled.result() == "cancelling")

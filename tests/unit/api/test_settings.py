@@ -1,0 +1,58 @@
+"""Settings come from the environment, follow from each other, and never change."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from api.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch, tmp_path):
+    """No settings but those a test makes, in a folder of its own."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SENTINEL_{name.upper()}", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_everything_on_disk_is_under_home(tmp_path):
+    settings = Settings()
+    assert settings.home == tmp_path / ".sentinel"
+    assert settings.database_url == f"sqlite:///{tmp_path}/.sentinel/sentinel.db"
+    assert settings.storage_uri == f"file://{tmp_path}/.sentinel/storage"
+
+
+def test_the_environment_decides(monkeypatch):
+    for name, value in {"HOME": "/srv/s", "DATABASE_URL": "postgresql://db/s", "LEASE_S": "12", "PORT": "0"}.items():
+        monkeypatch.setenv(f"SENTINEL_{name}", value)
+    settings = Settings()
+    assert (settings.database_url, settings.storage_uri) == ("postgresql://db/s", "file:///srv/s/storage")
+    assert (settings.lease_s, settings.heartbeat_s, settings.port) == (12, 2, 0)
+
+
+def test_an_empty_variable_is_not_set(monkeypatch):
+    monkeypatch.setenv("SENTINEL_DATABASE_URL", "")
+    assert Settings().database_url.startswith("sqlite:///")
+
+
+def test_model_roots_are_parted_like_path(monkeypatch, tmp_path):
+    assert Settings().model_roots == []
+    monkeypatch.setenv("SENTINEL_MODEL_ROOTS", "/models:data/../text:")
+    assert Settings().model_roots == [Path("/models"), tmp_path / "text"]
+    assert Settings(model_roots=[Path("/models")]).model_roots == [Path("/models")]
+
+
+@pytest.mark.parametrize(("name", "value"), [("lease_s", 0), ("max_attempts", 0), ("port", 70000), ("unknown", 1)])
+def test_a_wrong_setting_is_named(name, value):
+    with pytest.raises(ValidationError, match=name):
+        Settings(**{name: value})
+
+
+def test_settings_never_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1
+
+
+def test_every_setting_is_documented():
+    assert all(field.description for field in Settings.model_fields.values())
