@@ -98,6 +98,22 @@ class ModelUnsafe(SentinelError):
     next_step = "Convert the weights to safetensors and remove custom code from config.json."
 
 
+class ModelInvalid(SentinelError):
+    """The model's files are damaged or do not fit each other."""
+
+    code = "model_invalid"
+    fault = Fault.USER
+    next_step = "Save the model again with `save_pretrained`, or download it again."
+
+
+class HubUnreachable(SentinelError):
+    """The Hugging Face Hub, or the endpoint that stands in for it, does not answer."""
+
+    code = "hub_unreachable"
+    fault = Fault.RESOURCE
+    next_step = "Check the network and `HF_ENDPOINT`, then submit again."
+
+
 class ModelUnsupported(SentinelError):
     """No family in Sentinel knows where this architecture's groups live."""
 
@@ -136,6 +152,14 @@ class CheckpointInvalid(SentinelError):
     code = "checkpoint_invalid"
     fault = Fault.SERVICE
     next_step = "Start the run again without resuming."
+
+
+class LossNotFinite(SentinelError):
+    """A model's loss on the evaluation text is not a finite number."""
+
+    code = "loss_not_finite"
+    fault = Fault.USER
+    next_step = "Run in float32, or remove less at a time: more cycles or a lower sparsity."
 
 
 class TrainingDiverged(SentinelError):

@@ -23,7 +23,7 @@ class _Section(BaseModel):
 class HubModel(_Section):
     """A model of the Hugging Face Hub, or of any endpoint that speaks its protocol (`HF_ENDPOINT`)."""
 
-    source: Literal["hub"] = "hub"
+    source: Literal["hub"] = Field("hub", description="Where from.")
     id: str = Field(description="Repository id, e.g. `distilgpt2`.", pattern=r"^[\w.-]+(/[\w.-]+)?$", max_length=200)
     revision: str = Field("main", description="Branch, tag or commit.", pattern=r"^[\w./-]+$", max_length=200)
     dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
@@ -32,7 +32,7 @@ class HubModel(_Section):
 class PathModel(_Section):
     """A folder with config.json, safetensors weights and a tokenizer."""
 
-    source: Literal["path"] = "path"
+    source: Literal["path"] = Field("path", description="Where from.")
     path: str = Field(description="The folder. On a service it must lie under an allowed root.", min_length=1)
     dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
 
@@ -40,7 +40,7 @@ class PathModel(_Section):
 class BuiltinModel(_Section):
     """A tiny model that ships with Sentinel."""
 
-    source: Literal["builtin"] = "builtin"
+    source: Literal["builtin"] = Field("builtin", description="Where from.")
     id: Literal["gpt2", "llama"] = Field("gpt2", description="`gpt2` (multi-head) or `llama` (grouped-query).")
     dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
 
@@ -55,7 +55,7 @@ class Splits(_Section):
 class HubData(_Section):
     """A dataset of the Hugging Face Hub."""
 
-    source: Literal["hub"] = "hub"
+    source: Literal["hub"] = Field("hub", description="Where from.")
     id: str = Field(description="Dataset id, e.g. `Salesforce/wikitext`.", pattern=r"^[\w.-]+(/[\w.-]+)?$")
     config: str | None = Field(None, description="Dataset configuration, e.g. `wikitext-2-raw-v1`.")
     revision: str = Field("main", description="Branch, tag or commit.")
@@ -67,7 +67,7 @@ class HubData(_Section):
 class PathData(_Section):
     """Local text: txt (documents parted by blank lines), jsonl, csv or parquet."""
 
-    source: Literal["path"] = "path"
+    source: Literal["path"] = Field("path", description="Where from.")
     train: str = Field(description="File for calibration and healing.", min_length=1)
     evaluation: str | None = Field(None, description="File that only evaluation sees; null holds out `held_out`.")
     held_out: float = Field(
@@ -80,7 +80,7 @@ class PathData(_Section):
 class BuiltinData(_Section):
     """Small English stories from Sentinel's own generator; train and evaluation never overlap."""
 
-    source: Literal["builtin"] = "builtin"
+    source: Literal["builtin"] = Field("builtin", description="Where from.")
     sequence_length: int = Field(128, ge=8, le=32768, description="Tokens per window.")
 
 
@@ -162,7 +162,9 @@ DataSource = Annotated[HubData | PathData | BuiltinData, Field(discriminator="so
 class Spec(_Section):
     """One experiment."""
 
-    name: str | None = Field(None, max_length=200, description="For people; need not be unique.")
+    name: str | None = Field(
+        None, max_length=200, pattern=r"^[^\x00-\x1f]*$", description="For people; need not be unique; one line."
+    )
     model: ModelSource = Field(description="The dense model; `builtin/gpt2`, a path or a hub id also say it.")
     data: DataSource = Field(default_factory=BuiltinData, description="Text to calibrate, heal and evaluate on.")
     prune: Prune = Field(description="What to remove.")
@@ -178,11 +180,13 @@ class Spec(_Section):
     def _expand_model_name(cls, values: Any) -> Any:  # noqa: ANN401 - whatever the user sent
         """Let `model: distilgpt2` say what the full section says."""
         if isinstance(values, dict) and isinstance(values.get("model"), str):
-            return {**values, "model": _model_section(values["model"])}
+            return {**values, "model": model_section(values["model"])}
         return values
 
 
-def _model_section(name: str) -> dict[str, str]:
+def model_section(name: str) -> dict[str, str]:
+    """The full section that a model's short name stands for: `builtin/gpt2`, a path, or a hub id."""
+    """The `model` section that a short name stands for: `builtin/…`, a path, or a hub id."""
     if name.startswith("builtin/"):
         return {"source": "builtin", "id": name.removeprefix("builtin/")}
     if name.startswith((".", "/", "~")):
@@ -217,7 +221,7 @@ def _pointer(location: tuple[int | str, ...], document: Any) -> str:  # noqa: AN
         parts.append(str(key).replace("~", "~0").replace("/", "~1"))
         here = here.get(key) if isinstance(here, dict) else None
         if parts == ["model"] and isinstance(here, str):
-            here = _model_section(here)
+            here = model_section(here)
     return "".join(f"/{part}" for part in parts)
 
 

@@ -4,6 +4,7 @@ Every function works inside the caller's transaction and sees only the tenant's 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from operator import eq, gt, lt
 from typing import NamedTuple
@@ -108,23 +109,25 @@ def get_job(session: Session, tenant: str, job_id: str) -> Job:
     return job
 
 
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; None does not narrow."""
+
+    state: State | None = None
+    name: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
 def list_jobs(
-    session: Session,
-    tenant: str,
-    *,
-    limit: int,
-    state: State | None = None,
-    name: str | None = None,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
-    after_id: str | None = None,
+    session: Session, tenant: str, wanted: JobFilter, *, limit: int, after_id: str | None = None
 ) -> Sequence[Job]:
     """Newest first; `after_id` is the last id of the page before, so new jobs never shift a page."""
     filters = (
-        (Job.state, eq, state),
-        (Job.name, eq, name),
-        (Job.created_at, gt, created_after),
-        (Job.created_at, lt, created_before),
+        (Job.state, eq, wanted.state),
+        (Job.name, eq, wanted.name),
+        (Job.created_at, gt, wanted.created_after),
+        (Job.created_at, lt, wanted.created_before),
         (Job.id, lt, after_id),
     )
     asked = (compare(column, value) for column, compare, value in filters if value is not None)

@@ -89,17 +89,17 @@ def test_somebody_elses_job_does_not_exist(database):
                 read(session, "bob", job.id)
             with pytest.raises(JobNotFound):
                 read(session, "ann", "job_0")
-        assert jobs.list_jobs(session, "bob", limit=10) == []
+        assert jobs.list_jobs(session, "bob", jobs.JobFilter(), limit=10) == []
         assert jobs.get_job(session, "ann", job.id).state == State.QUEUED
 
 
 def test_pages_are_newest_first_and_stay_put(database):
     ids = [accept(database).job.id for _ in range(5)]
     with database.reading() as session:
-        first = [job.id for job in jobs.list_jobs(session, "ann", limit=2)]
+        first = [job.id for job in jobs.list_jobs(session, "ann", jobs.JobFilter(), limit=2)]
     accept(database)
     with database.reading() as session:
-        second = [job.id for job in jobs.list_jobs(session, "ann", limit=10, after_id=first[-1])]
+        second = [job.id for job in jobs.list_jobs(session, "ann", jobs.JobFilter(), limit=10, after_id=first[-1])]
     assert first + second == ids[::-1]
 
 
@@ -111,7 +111,7 @@ def test_filters(database):
 
     def found(**filters):
         with database.reading() as session:
-            return [job.id for job in jobs.list_jobs(session, "ann", limit=10, **filters)]
+            return [job.id for job in jobs.list_jobs(session, "ann", jobs.JobFilter(**filters), limit=10)]
 
     assert found(state=State.CANCELLED) == [old.id]
     assert found(name="new") == [new.id]

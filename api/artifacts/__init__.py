@@ -1,0 +1,1 @@
+"""Artifacts: the immutable files of a finished job."""

@@ -1,0 +1,181 @@
+"""Domain error → RFC 9457 problem document: the only place that knows both.
+
+Every refusal leaves the service as `application/problem+json`, also those of the framework itself.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from api import refusals
+from api.store import errors as store
+from sentinel.errors import FieldError, SentinelError, SpecInvalid
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 5
+logger = logging.getLogger(__name__)
+
+STATUS: Mapping[type[SentinelError], HTTPStatus] = {
+    SpecInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    store.JobNotFound: HTTPStatus.NOT_FOUND,
+    store.ArtifactNotFound: HTTPStatus.NOT_FOUND,
+    store.InvalidTransition: HTTPStatus.CONFLICT,
+    store.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
+    refusals.KeyRequired: HTTPStatus.UNAUTHORIZED,
+    refusals.ScopeMissing: HTTPStatus.FORBIDDEN,
+    refusals.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    refusals.MediaTypeUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    refusals.CursorInvalid: HTTPStatus.BAD_REQUEST,
+    refusals.RangeUnsatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    refusals.JobNotFinished: HTTPStatus.CONFLICT,
+    refusals.Unready: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+class ProblemField(BaseModel):
+    """One mistake in the request."""
+
+    pointer: str = Field(description="RFC 6901 JSON pointer to the field; `/query/…`, `/path/…` outside the body.")
+    code: str = Field(description="Stable machine-readable name of the mistake.")
+    message: str = Field(description="What is wrong with the value.")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details. A refused transition also carries `from` and `allowed`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="URN of the kind of problem.")
+    title: str = Field(description="The kind of problem, in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What was wrong this time.")
+    instance: str = Field(description="Path of the request.")
+    code: str = Field(description="Stable machine-readable name of the problem.")
+    request_id: str = Field(description="Quote this when you report the problem.")
+    next_step: str = Field(description="What to do now.")
+    errors: list[ProblemField] = Field(description="Every mistake in the request, all at once.")
+
+
+def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """Document problem responses of an operation in OpenAPI."""
+    return {int(status): {"model": Problem, "description": status.phrase} for status in statuses}
+
+
+def problem(
+    request: Request,
+    *,
+    status: HTTPStatus,
+    code: str,
+    detail: str,
+    next_step: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+    **extensions: Any,  # noqa: ANN401 - RFC 9457 lets a problem type add members of any kind
+) -> JSONResponse:
+    """Build the one form in which the service says no."""
+    body = Problem(
+        type=f"urn:sentinel:problem:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        code=code,
+        request_id=request.state.request_id,
+        next_step=next_step,
+        errors=[ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in errors],
+        **extensions,
+    )
+    sent = {"X-Request-Id": request.state.request_id, **(headers or {})}
+    return JSONResponse(body.model_dump(), status_code=status, headers=sent, media_type=MEDIA_TYPE)
+
+
+def of_sentinel_error(request: Request, error: SentinelError) -> JSONResponse:
+    """A refusal that our own code raised."""
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
+    return problem(
+        request,
+        status=status,
+        code=error.code,
+        detail=error.message,
+        next_step=error.instance_next_step,
+        errors=getattr(error, "errors", ()),
+        headers=_headers(error, status),
+        **_extensions(error),
+    )
+
+
+def _headers(error: SentinelError, status: HTTPStatus) -> dict[str, str]:
+    if status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": 'Bearer realm="sentinel"'}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    if isinstance(error, refusals.RangeUnsatisfiable):
+        return {"Content-Range": f"bytes */{error.size}"}
+    return {}
+
+
+def _extensions(error: SentinelError) -> dict[str, Any]:
+    if isinstance(error, store.InvalidTransition):
+        return {"from": error.state, "allowed": error.allowed}
+    return {}
+
+
+def _of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Query, path or header values that do not fit; the spec itself is checked by `parse_spec`."""
+    mistakes = [
+        FieldError(pointer="".join(f"/{part}" for part in e["loc"]), code=e["type"], message=e["msg"])
+        for e in error.errors()
+    ]
+    return problem(
+        request,
+        status=HTTPStatus.UNPROCESSABLE_ENTITY,
+        code="request_invalid",
+        detail=f"The request has {len(mistakes)} mistake(s).",
+        next_step="Correct the named fields and send the request again.",
+        errors=mistakes,
+    )
+
+
+def _of_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+    """What the framework refuses: unknown paths, wrong methods."""
+    status = HTTPStatus(error.status_code)
+    return problem(
+        request,
+        status=status,
+        code=status.name.lower(),
+        detail=f"{request.method} {request.url.path}: {status.description or status.phrase}.",
+        next_step="See /openapi.json for the paths and methods of this service.",
+        headers=error.headers,
+    )
+
+
+def _of_database_failure(request: Request, error: Exception) -> JSONResponse:
+    logger.error("The database does not answer.", exc_info=error)
+    return of_sentinel_error(request, refusals.Unready("The database does not answer."))
+
+
+def _of_bug(request: Request, _error: Exception) -> JSONResponse:
+    """Anything else is ours to mend; the server logs the traceback, the user gets the request id."""
+    return of_sentinel_error(request, SentinelError("The service failed while answering.", next_step=_REPORT))
+
+
+_REPORT = "Report this with the request_id."
+
+
+def install(app: FastAPI) -> None:
+    """Make every refusal of `app` a problem document."""
+    app.exception_handler(SentinelError)(of_sentinel_error)
+    app.exception_handler(RequestValidationError)(_of_validation)
+    app.exception_handler(HTTPException)(_of_http_exception)
+    app.exception_handler(OperationalError)(_of_database_failure)
+    app.exception_handler(PoolTimeout)(_of_database_failure)
+    app.exception_handler(Exception)(_of_bug)

@@ -1,0 +1,1 @@
+"""Jobs: accept, show, cancel, and tell what happens."""

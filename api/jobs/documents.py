@@ -1,0 +1,96 @@
+"""Request body → checked spec: parse JSON or YAML, then gather every mistake at once.
+
+Knows which folders a spec may name; loads no model and opens no file that the spec names.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import yaml
+from anyio import to_thread
+from fastapi import Depends, Request
+
+from api.refusals import MediaTypeUnsupported, SpecPathsNotAllowed
+from sentinel.errors import FieldError, PathNotAllowed, SpecInvalid
+from sentinel.paths import check_roots
+from sentinel.spec import Spec, model_section, parse_spec
+
+PARSERS: Mapping[str, Callable[[bytes], Any]] = MappingProxyType(
+    {"application/json": json.loads, "application/yaml": yaml.safe_load}
+)
+# Without a body parameter FastAPI documents none.
+REQUEST_BODY = {
+    "required": True,
+    "content": {media_type: {"schema": {"$ref": "#/components/schemas/Spec"}} for media_type in PARSERS},
+}
+
+
+async def _read(request: Request) -> Any:  # noqa: ANN401 - whatever the user sent
+    """The parsed body.
+
+    Raises:
+        MediaTypeUnsupported: It is not declared as JSON or YAML.
+        SpecInvalid: It cannot be parsed.
+    """
+    declared = request.headers.get("content-type", "")
+    parse = PARSERS.get(declared.partition(";")[0].strip().lower())
+    if parse is None:
+        raise MediaTypeUnsupported(f"The body is declared as {declared or 'nothing'!r}.")
+    return await to_thread.run_sync(_parse, parse, await request.body())
+
+
+Document = Annotated[Any, Depends(_read)]
+
+
+def _parse(parse: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401 - whatever the user sent
+    try:
+        return parse(body)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        mistake = FieldError(pointer="", code="document_unparsable", message=f"Cannot parse the document: {error}")
+        raise SpecInvalid("The body is not a JSON or YAML document.", errors=[mistake]) from error
+
+
+def check(document: Any, *, roots: Sequence[Path]) -> Spec:  # noqa: ANN401 - whatever was parsed
+    """Validate a document against the spec and the folders it may name.
+
+    Raises:
+        SpecInvalid: With every mistake, paths included.
+        SpecPathsNotAllowed: Nothing is wrong but the paths.
+    """
+    refused = [error for pointer, path in _paths(document) for error in _refused(pointer, path, roots)]
+    try:
+        spec = parse_spec(document)
+    except SpecInvalid as invalid:
+        errors = [*invalid.errors, *refused]
+        raise SpecInvalid(f"The spec has {len(errors)} mistake(s).", errors=errors) from invalid
+    if refused:
+        raise SpecPathsNotAllowed(refused[0].message, errors=refused)
+    return spec
+
+
+def _paths(document: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - valid or not
+    """Pointer and value of every local path that the document names."""
+    if not isinstance(document, dict):
+        return
+    model, data = document.get("model"), document.get("data")
+    if isinstance(model, str) and (path := model_section(model).get("path")):
+        yield "/model", path
+    for section, keys in ((model, ("model", "path")), (data, ("data", "train")), (data, ("data", "evaluation"))):
+        if isinstance(section, dict) and section.get("source") == "path" and isinstance(section.get(keys[1]), str):
+            yield "/" + "/".join(keys), section[keys[1]]
+
+
+def _refused(pointer: str, path: str, roots: Sequence[Path]) -> Iterator[FieldError]:
+    try:
+        check_roots(path, roots)
+    except PathNotAllowed as error:
+        yield FieldError(pointer=pointer, code=error.code, message=error.message)
+
+
+def fingerprint(document: Any) -> str:  # noqa: ANN401 - a document that `check` has passed
+    """Hash of what a document says, whatever its spacing, key order or format."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()

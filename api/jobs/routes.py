@@ -1,0 +1,191 @@
+"""The HTTP side of jobs: headers, status codes and parameters; the work is in `service` and `watching`."""
+
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
+from pydantic import AwareDatetime
+from sse_starlette import EventSourceResponse
+
+from api import dispatch
+from api.auth import Caller
+from api.conditional import has_tag, quoted
+from api.errors import responses
+from api.jobs import service, watching
+from api.jobs.documents import REQUEST_BODY, Document
+from api.jobs.schemas import AttemptList, EventPage, JobPage, JobView, MetricSeries, Verdict
+from api.parameters import JobId
+from api.resources import ReadSession, Shared, WriteSession
+from api.store.jobs import JobFilter
+from api.store.states import State
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+LARGEST_SEQ = 2**31 - 1
+BODY_PROBLEMS = responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+NOT_FOUND = responses(HTTPStatus.NOT_FOUND)
+
+
+@router.post(
+    "",
+    status_code=HTTPStatus.CREATED,
+    summary="Submit a job",
+    responses=BODY_PROBLEMS,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+def submit(
+    *,
+    document: Document,
+    caller: Caller,
+    session: WriteSession,
+    resources: Shared,
+    request: Request,
+    response: Response,
+    background: BackgroundTasks,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="The same key and body give the same job again.", pattern=r"^[!-~]{1,255}$"),
+    ] = None,
+) -> JobView:
+    """Store a job and promise to run it; 201 is sent only once it is committed."""
+    submitted = service.submit(
+        session,
+        caller,
+        document,
+        settings=resources.settings,
+        idempotency_key=idempotency_key,
+        request_id=request.state.request_id,
+    )
+    response.headers["Location"] = submitted.view.links.self
+    response.headers["ETag"] = quoted(submitted.version)
+    if submitted.already:
+        response.headers["Idempotent-Replayed"] = "true"
+    background.add_task(dispatch.wake, resources.settings.redis_url)
+    return submitted.view
+
+
+@router.post(
+    "/validate",
+    summary="Check a spec without running it",
+    responses=BODY_PROBLEMS,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+def validate(document: Document, resources: Shared) -> Verdict:
+    """All mistakes at once, or the spec with every default filled in."""
+    return service.validate(document, settings=resources.settings)
+
+
+@router.get("", summary="List jobs, newest first", responses=responses(HTTPStatus.BAD_REQUEST))
+def page(
+    *,
+    caller: Caller,
+    session: ReadSession,
+    state: State | None = None,
+    name: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None,
+    created_after: Annotated[AwareDatetime | None, Query(description="Only jobs submitted later.")] = None,
+    created_before: Annotated[AwareDatetime | None, Query(description="Only jobs submitted earlier.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)] = None,
+) -> JobPage:
+    """Pages never shift or repeat while jobs are added."""
+    wanted = JobFilter(state=state, name=name, created_after=created_after, created_before=created_before)
+    return service.page(session, caller, wanted, limit=limit, cursor=cursor)
+
+
+@router.get(
+    "/{job_id}",
+    summary="Show a job, or wait until it changes",
+    response_model=JobView,
+    responses={**NOT_FOUND, HTTPStatus.NOT_MODIFIED: {"description": "The job is as If-None-Match says."}},
+)
+async def show(
+    *,
+    job_id: JobId,
+    caller: Caller,
+    resources: Shared,
+    response: Response,
+    wait: Annotated[float, Query(description="Seconds to wait for another ETag.", ge=0, le=30)] = 0,
+    if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
+) -> JobView | Response:
+    """With `wait` and If-None-Match the answer comes as soon as the job changes."""
+    shown = await watching.next_version(resources, caller, job_id, known=if_none_match, wait_s=wait)
+    tag = quoted(shown.version)
+    if has_tag(if_none_match, tag):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
+    response.headers["ETag"] = tag
+    return shown.view
+
+
+@router.post(
+    "/{job_id}/cancel",
+    status_code=HTTPStatus.ACCEPTED,
+    summary="Cancel a job",
+    responses={
+        **responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+        HTTPStatus.OK: {"model": JobView, "description": "The job is cancelled."},
+    },
+)
+def cancel(job_id: JobId, caller: Caller, session: WriteSession, response: Response) -> JobView:
+    """A queued job is cancelled at once; a running one is `cancelling` until its worker has stopped."""
+    cancelled = service.cancel(session, caller, job_id)
+    response.headers["ETag"] = quoted(cancelled.version)
+    if cancelled.already:
+        response.status_code = HTTPStatus.OK
+    return cancelled.view
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Read a job's history, or follow it live",
+    response_model=EventPage,
+    responses={
+        **NOT_FOUND,
+        HTTPStatus.OK: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    },
+)
+async def events(
+    *,
+    job_id: JobId,
+    caller: Caller,
+    resources: Shared,
+    after: Annotated[int, Query(description="The last `seq` that is known.", ge=0, le=LARGEST_SEQ)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    accept: Annotated[str, Header(description="`text/event-stream` follows the job until it ends.")] = "",
+    last_event_id: Annotated[int | None, Header(description="As `after`.", ge=0, le=LARGEST_SEQ)] = None,
+) -> EventPage | EventSourceResponse:
+    """As JSON a page; as `text/event-stream` everything past `Last-Event-ID`, live, closed by an `end` event."""
+    after = after if last_event_id is None else last_event_id
+
+    def look() -> EventPage:
+        with resources.database.reading() as session:
+            return service.history(session, caller, job_id, after=after, limit=limit)
+
+    found = await to_thread.run_sync(look)
+    if "text/event-stream" in accept.lower():
+        return EventSourceResponse(watching.follow(resources, caller, job_id, after=after))
+    return found
+
+
+@router.get(
+    "/{job_id}/metrics",
+    summary="Everything a job has measured",
+    response_model=MetricSeries,
+    responses={**NOT_FOUND, HTTPStatus.OK: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+def metrics(
+    job_id: JobId,
+    caller: Caller,
+    session: ReadSession,
+    name: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None,
+    format: Literal["json", "csv"] = "json",  # noqa: A002 - the query parameter's name
+) -> MetricSeries | Response:
+    """By name, each point once: where attempts overlap, as the latest measured it."""
+    series = service.metrics(session, caller, job_id, name=name)
+    return series if format == "json" else Response(service.as_csv(series), media_type="text/csv")
+
+
+@router.get("/{job_id}/attempts", summary="Every try of a job", responses=NOT_FOUND)
+def attempts(job_id: JobId, caller: Caller, session: ReadSession) -> AttemptList:
+    """Which worker tried, when, and how it ended."""
+    return service.attempts(session, caller, job_id)

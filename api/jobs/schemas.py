@@ -1,0 +1,164 @@
+"""Jobs as they cross HTTP. Knows field names and how a row becomes one; nothing of requests."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from api.artifacts.schemas import ArtifactView
+from api.errors import ProblemField
+from api.store.models import Artifact, Attempt, Job, JobEvent, Metric, Outcome
+from api.store.states import State
+from sentinel.spec import Spec
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class FailureView(_View):
+    """Why a job or an attempt failed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    code: str = Field(description="Stable machine-readable name of the failure.")
+    fault: str = Field(description="Who has to act: `user`, `resource` or `service`.")
+    message: str = Field(description="What was wrong.")
+    next_step: str = Field(description="What to do now.")
+
+
+class JobLinks(_View):
+    """Where to go from a job."""
+
+    self: str
+    events: str
+    metrics: str
+    attempts: str
+    artifacts: str
+    cancel: str
+
+
+class JobSummary(_View):
+    """One job in a list."""
+
+    id: str
+    name: str | None = Field(description="As the spec names it; need not be unique.")
+    state: State
+    phase: str | None = Field(description="What a running job is doing.")
+    cycle: int | None = Field(description="The latest cycle, from 1.")
+    progress: float = Field(description="Share that is done, 0 to 1.")
+    attempt: int = Field(description="Tries so far.")
+    max_attempts: int
+    priority: int = Field(description="Higher runs first.")
+    error: FailureView | None = Field(description="Why the job failed.")
+    checkpoint_uri: str | None = Field(description="The pruned model as a tar, once the job has succeeded.")
+    request_id: str | None = Field(description="Of the request that made the job.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    updated_at: datetime
+    links: JobLinks
+
+    @classmethod
+    def of(cls, job: Job, **more: Any) -> Self:  # noqa: ANN401 - fields of subclasses
+        """Show a row."""
+        columns = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
+        here = f"/v1/jobs/{job.id}"
+        parts = ("events", "metrics", "attempts", "artifacts", "cancel")
+        links = JobLinks(self=here, **{part: f"{here}/{part}" for part in parts})
+        checkpoint_uri = f"{here}/checkpoint" if job.state == State.SUCCEEDED else None
+        return cls.model_validate({**columns, "links": links, "checkpoint_uri": checkpoint_uri, **more})
+
+
+class JobView(JobSummary):
+    """One job with everything that is known of it."""
+
+    spec: dict[str, Any] = Field(description="The resolved spec: every default filled in.")
+    result: dict[str, Any] | None = Field(description="Before/after metrics, once the job has succeeded.")
+    artifacts: list[ArtifactView] = Field(description="Its files, once the job has succeeded.")
+
+    @classmethod
+    def whole(cls, job: Job, artifacts: Sequence[Artifact]) -> Self:
+        """Show a row with its published files."""
+        return cls.of(job, artifacts=[ArtifactView.of(artifact) for artifact in artifacts])
+
+
+class JobPage(_View):
+    """One page of jobs, newest first."""
+
+    data: list[JobSummary]
+    next_cursor: str | None = Field(description="Pass as `cursor` for the next page; null on the last.")
+    has_more: bool
+
+
+class Verdict(_View):
+    """What is wrong with a spec, without running it."""
+
+    valid: bool
+    errors: list[ProblemField] = Field(description="Every mistake, all at once.")
+    resolved_spec: Spec | None = Field(description="The spec with every default filled in; null if it is not valid.")
+
+
+class EventView(_View):
+    """One line of a job's history."""
+
+    seq: int = Field(description="From 1, without gaps.")
+    type: str = Field(description="`state`, `phase`, `metric`, `message` or `checkpoint`; more may come.")
+    data: dict[str, Any]
+    token: int | None = Field(description="The claim that wrote it; null for what the API did.")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, event: JobEvent) -> Self:
+        """Show a row."""
+        return cls.model_validate(event)
+
+
+class EventPage(_View):
+    """A stretch of history; continue with `after` = the last `seq`."""
+
+    data: list[EventView]
+    has_more: bool
+
+
+class MetricPoint(_View):
+    """One measured number."""
+
+    step: int = Field(description="Healing steps so far, over the whole experiment.")
+    value: float
+    cycle: int | None
+    token: int = Field(description="The claim that measured it; see the attempts.")
+    time: datetime
+
+    @classmethod
+    def of(cls, metric: Metric) -> Self:
+        """Show a row."""
+        return cls(step=metric.step, value=metric.value, cycle=metric.cycle, token=metric.token, time=metric.created_at)
+
+
+class MetricSeries(RootModel[dict[str, list[MetricPoint]]]):
+    """Metric name → its points in order."""
+
+
+class AttemptView(_View):
+    """One try of a job on one worker."""
+
+    number: int = Field(description="Of the try, from 1.")
+    token: int = Field(description="The fencing number of its claim.")
+    worker: str
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: Outcome | None = Field(description="How it ended; null while it runs.")
+    error: FailureView | None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> Self:
+        """Show a row."""
+        return cls.model_validate(attempt)
+
+
+class AttemptList(_View):
+    """Every try, in order."""
+
+    data: list[AttemptView]

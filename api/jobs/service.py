@@ -1,0 +1,173 @@
+"""What the job routes do, inside the transaction that the edge opened. Knows no HTTP."""
+
+import base64
+import binascii
+import csv
+import io
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from api.auth import Principal
+from api.errors import ProblemField
+from api.jobs import documents
+from api.jobs.schemas import (
+    AttemptList,
+    AttemptView,
+    EventPage,
+    EventView,
+    JobPage,
+    JobSummary,
+    JobView,
+    MetricPoint,
+    MetricSeries,
+    Verdict,
+)
+from api.refusals import CursorInvalid
+from api.settings import Settings
+from api.store import jobs as store
+from api.store.errors import InvalidTransition
+from api.store.jobs import JobFilter
+from api.store.models import Job
+from api.store.states import State
+from sentinel.errors import SpecInvalid
+
+
+class Shown(NamedTuple):
+    """A job and the version that its entity tag names."""
+
+    view: JobView
+    version: int
+
+
+class Written(NamedTuple):
+    """As `Shown`; `already` when an earlier request had done it."""
+
+    view: JobView
+    version: int
+    already: bool
+
+
+def submit(
+    session: Session,
+    caller: Principal,
+    document: Any,  # noqa: ANN401 - whatever was parsed
+    *,
+    settings: Settings,
+    idempotency_key: str | None,
+    request_id: str,
+) -> Written:
+    """Check a document and promise to run it.
+
+    Raises:
+        SpecInvalid: With every mistake at once.
+        IdempotencyMismatch: The key stands for another document.
+    """
+    spec = documents.check(document, roots=settings.model_roots)
+    accepted = store.accept_job(
+        session,
+        tenant=caller.tenant,
+        spec=spec.model_dump(mode="json"),
+        max_attempts=settings.max_attempts,
+        name=spec.name,
+        idempotency=(idempotency_key, documents.fingerprint(document)) if idempotency_key else None,
+        request_id=request_id,
+    )
+    return Written(*_show(session, accepted.job), already=accepted.replayed)
+
+
+def validate(document: Any, *, settings: Settings) -> Verdict:  # noqa: ANN401 - whatever was parsed
+    """Check a document without any effect."""
+    try:
+        spec = documents.check(document, roots=settings.model_roots)
+    except SpecInvalid as invalid:
+        errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]
+        return Verdict(valid=False, errors=errors, resolved_spec=None)
+    return Verdict(valid=True, errors=[], resolved_spec=spec)
+
+
+def show(session: Session, caller: Principal, job_id: str) -> Shown:
+    """One job with everything known of it."""
+    return _show(session, store.get_job(session, caller.tenant, job_id))
+
+
+def _show(session: Session, job: Job) -> Shown:
+    return Shown(JobView.whole(job, store.list_artifacts(session, job.id)), job.version)
+
+
+def page(session: Session, caller: Principal, wanted: JobFilter, *, limit: int, cursor: str | None) -> JobPage:
+    """One page of the caller's jobs, newest first.
+
+    Raises:
+        CursorInvalid: The cursor is none of ours.
+    """
+    after_id = None if cursor is None else _position(cursor)
+    jobs = store.list_jobs(session, caller.tenant, wanted, limit=limit + 1, after_id=after_id)
+    shown, has_more = jobs[:limit], len(jobs) > limit
+    return JobPage(
+        data=[JobSummary.of(job) for job in shown],
+        next_cursor=_cursor(shown[-1].id) if has_more else None,
+        has_more=has_more,
+    )
+
+
+def _cursor(job_id: str) -> str:
+    return base64.urlsafe_b64encode(job_id.encode()).decode().rstrip("=")
+
+
+def _position(cursor: str) -> str:
+    try:
+        job_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+    except (binascii.Error, ValueError) as error:
+        raise CursorInvalid("The cursor cannot be read.") from error
+    if not job_id.startswith("job_") or not job_id.isprintable():
+        raise CursorInvalid("The cursor names no place in the list.")
+    return job_id
+
+
+def cancel(session: Session, caller: Principal, job_id: str) -> Written:
+    """Ask a job to stop; asking again changes nothing. `already` when it had been cancelled before.
+
+    Raises:
+        InvalidTransition: The job has succeeded or failed.
+    """
+    try:
+        job = store.request_cancel(session, caller.tenant, job_id)
+    except InvalidTransition as refused:
+        if refused.state not in (State.CANCELLING, State.CANCELLED):
+            raise
+        job = store.get_job(session, caller.tenant, job_id)
+        return Written(*_show(session, job), already=job.state == State.CANCELLED)
+    return Written(*_show(session, job), already=False)
+
+
+def history(session: Session, caller: Principal, job_id: str, *, after: int, limit: int) -> EventPage:
+    """A stretch of a job's history."""
+    job = store.get_job(session, caller.tenant, job_id)
+    events = store.list_events(session, job.id, after=after, limit=limit + 1)
+    return EventPage(data=[EventView.of(event) for event in events[:limit]], has_more=len(events) > limit)
+
+
+def metrics(session: Session, caller: Principal, job_id: str, *, name: str | None) -> MetricSeries:
+    """Everything measured so far, by name."""
+    job = store.get_job(session, caller.tenant, job_id)
+    series: dict[str, list[MetricPoint]] = {}
+    for metric in store.list_metrics(session, job.id, name=name):
+        series.setdefault(metric.name, []).append(MetricPoint.of(metric))
+    return MetricSeries(series)
+
+
+def as_csv(series: MetricSeries) -> str:
+    """One line a point, under a header."""
+    text = io.StringIO()
+    lines = csv.writer(text)
+    lines.writerow(["name", *MetricPoint.model_fields])
+    for name, points in series.root.items():
+        lines.writerows([name, *point.model_dump(mode="json").values()] for point in points)
+    return text.getvalue()
+
+
+def attempts(session: Session, caller: Principal, job_id: str) -> AttemptList:
+    """Every try of a job."""
+    job = store.get_job(session, caller.tenant, job_id)
+    return AttemptList(data=[AttemptView.of(attempt) for attempt in store.list_attempts(session, job.id)])

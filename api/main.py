@@ -1,0 +1,74 @@
+"""The application: a list of routers, middleware and handlers, and no logic.
+
+`uvicorn --factory api.main:app` serves it with the settings of the environment.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from http import HTTPStatus
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+
+from api import errors, health, openapi
+from api.artifacts.routes import router as artifacts
+from api.auth import authorised
+from api.jobs.routes import router as jobs
+from api.middleware import BodyLimit, RequestContext
+from api.reconciler import reconciling
+from api.resources import Resources, open_resources
+from api.settings import Settings
+from api.stopping import noticing_stop
+from api.strategies.routes import router as strategies
+
+EVERYWHERE = errors.responses(
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application; its reconciler runs while it is served."""
+    app = FastAPI(
+        title="Sentinel",
+        version=version("sentinel-pruning"),
+        description="Prunes transformer language models and heals them.",
+        lifespan=_serving,
+        docs_url=None,  # FastAPI's pages would load scripts from a CDN
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.resources = open_resources(settings)
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestContext)
+    app.include_router(health.router)
+    app.include_router(_v1())
+    app.openapi = cache(partial(openapi.build, app))  # type: ignore[method-assign]  # the documented way
+    return app
+
+
+def _v1() -> APIRouter:
+    """Everything that needs a key."""
+    router = APIRouter(prefix="/v1", dependencies=[authorised], responses=EVERYWHERE)
+    for part in (jobs, artifacts, strategies):
+        router.include_router(part)
+    return router
+
+
+@asynccontextmanager
+async def _serving(app: FastAPI) -> AsyncIterator[None]:
+    resources: Resources = app.state.resources
+    with reconciling(resources), noticing_stop(resources.stopping):
+        yield
+    resources.database.close()
+
+
+def app() -> FastAPI:
+    """The factory for servers: settings from the environment, log lines on stderr."""
+    logging.basicConfig(level=logging.INFO)
+    return create_app(Settings())

@@ -1,0 +1,101 @@
+"""What happens around every request: a request id, a limit on the body, one line of access log.
+
+Plain ASGI, so that streams pass through untouched. Knows no route.
+"""
+
+import json
+import logging
+import re
+import time
+from uuid import uuid4
+
+from fastapi import Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import of_sentinel_error
+from api.refusals import BodyTooLarge
+
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+access_log = logging.getLogger("api.access")
+
+
+class RequestContext:
+    """Gives every request an id, says it in the response, and logs how the request went."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        status = 500  # what the server answers when the application never does
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_named)
+        finally:
+            _log(scope, request_id, status, time.perf_counter() - started)
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's id if it is sane, else a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if SANE_REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
+def _log(scope: Scope, request_id: str, status: int, seconds: float) -> None:
+    line = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "request_id": request_id,
+    }
+    access_log.info(json.dumps(line))
+
+
+class BodyLimit:
+    """Refuses bodies longer than `max_bytes`: by their declared length at once, else when they grow too long."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > self.max_bytes:
+            refusal = of_sentinel_error(Request(scope), self._refusal())
+            return await refusal(scope, receive, send)
+        return await self.app(scope, self._counted(receive), send)
+
+    def _counted(self, receive: Receive) -> Receive:
+        size = 0
+
+        async def receive_counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self.max_bytes:
+                raise self._refusal()
+            return message
+
+        return receive_counted
+
+    def _refusal(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The request body is longer than {self.max_bytes} bytes.")

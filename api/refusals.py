@@ -1,0 +1,78 @@
+"""Why the service may refuse a request, apart from what the store and the spec refuse.
+
+Plain errors with a code, a fault and a next step. Nothing here knows an HTTP status; `errors.py` does.
+"""
+
+from sentinel.errors import Fault, PathNotAllowed, SentinelError, SpecInvalid
+
+
+class KeyRequired(SentinelError):
+    """The request carries no API key, or one that is unknown, expired or revoked."""
+
+    code = "key_required"
+    fault = Fault.USER
+    next_step = "Send `Authorization: Bearer <key>`; `python -m api.keys create --name NAME` makes a key."
+
+
+class ScopeMissing(SentinelError):
+    """The API key is good, but may not do this."""
+
+    code = "scope_missing"
+    fault = Fault.USER
+    next_step = "Use a key that has this scope."
+
+
+class BodyTooLarge(SentinelError):
+    """The request body is longer than the service reads."""
+
+    code = "body_too_large"
+    fault = Fault.USER
+    next_step = "Send a shorter document."
+
+
+class MediaTypeUnsupported(SentinelError):
+    """The request body is neither JSON nor YAML."""
+
+    code = "media_type_unsupported"
+    fault = Fault.USER
+    next_step = "Send the spec as `application/json` or `application/yaml` and name it in Content-Type."
+
+
+class CursorInvalid(SentinelError):
+    """The cursor is not one that a list of this service gave."""
+
+    code = "cursor_invalid"
+    fault = Fault.USER
+    next_step = "Start again without a cursor, then follow `next_cursor`."
+
+
+class RangeUnsatisfiable(SentinelError):
+    """The requested range begins after the end of the file."""
+
+    code = "range_unsatisfiable"
+    fault = Fault.USER
+    next_step = "Ask for bytes within the size that Content-Range names."
+
+    def __init__(self, *, size: int) -> None:
+        super().__init__(f"The file has {size} bytes.")
+        self.size = size
+
+
+class JobNotFinished(SentinelError):
+    """The job has no checkpoint to give: it has not succeeded."""
+
+    code = "job_not_finished"
+    fault = Fault.USER
+    next_step = "Wait until the job's state is `succeeded`."
+
+
+class SpecPathsNotAllowed(PathNotAllowed, SpecInvalid):
+    """The spec is sound, but names paths outside the folders that the operator opened."""
+
+
+class Unready(SentinelError):
+    """A part that the service cannot do without is missing."""
+
+    code = "unready"
+    fault = Fault.SERVICE
+    next_step = "Try again shortly; the operator finds the cause in the log."

@@ -1,0 +1,56 @@
+"""What the requests of one process share, and the one way a request gets a transaction.
+
+One request is one transaction: services flush, the edge commits before the response is sent.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.orm import Session
+
+from api.settings import Settings
+from api.store.database import Database, create_database
+from api.store.storage import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Opened once per process. `stopping` is set once the server has been asked to stop."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    stopping: Event = field(default_factory=Event)
+
+
+def open_resources(settings: Settings) -> Resources:
+    """Open what the settings name; connections are made when first needed."""
+    return Resources(
+        settings=settings, database=create_database(settings.database_url), storage=Storage(settings.storage_uri)
+    )
+
+
+def _of(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+Shared = Annotated[Resources, Depends(_of)]
+
+
+def _reading(resources: Shared) -> Iterator[Session]:
+    with resources.database.reading() as session:
+        yield session
+
+
+def _writing(resources: Shared) -> Iterator[Session]:
+    with resources.database.transaction() as session:
+        yield session
+
+
+# Function scope: the commit comes before the response, and its failure still becomes a problem document.
+ReadSession = Annotated[Session, Depends(_reading, scope="function")]
+WriteSession = Annotated[Session, Depends(_writing, scope="function")]

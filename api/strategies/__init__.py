@@ -1,0 +1,1 @@
+"""Strategies: what can compute importance."""

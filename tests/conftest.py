@@ -1,0 +1,74 @@
+"""What tests of the whole service share: a tiny job, and which processes belong to an installation."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from api.settings import Settings
+from sentinel.client import SentinelClient
+from worker.embedded import EmbeddedService
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Every process that serves the installation in `home`, or works in a folder of it."""
+    return [process for process in psutil.process_iter() if _belongs(process, home)]
+
+
+def _belongs(process: psutil.Process, home: Path) -> bool:
+    try:
+        return process.environ().get("SENTINEL_HOME") == str(home) or process.cwd().startswith(str(home))
+    except psutil.Error:
+        return False
+
+
+@pytest.fixture(name="processes_of", scope="session")
+def processes_of_fixture() -> Callable[[Path], list[psutil.Process]]:
+    """`processes_of` for tests."""
+    return processes_of
+
+
+@pytest.fixture
+def wait_until_gone() -> Callable[..., list[psutil.Process]]:
+    """Wait for processes to end; returns those that did not."""
+
+    def wait(processes: list[psutil.Process], timeout_s: float = 15) -> list[psutil.Process]:
+        return psutil.wait_procs(processes, timeout=timeout_s)[1]
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> Callable[..., dict[str, Any]]:
+    """A job of a few seconds on the built-in model; arguments replace what it says under `prune` and `heal`."""
+
+    def spec(*, cycles: int = 1, steps: int = 3, **sections: Any) -> dict[str, Any]:
+        return {
+            "model": "builtin/llama",
+            "data": {"source": "builtin", "sequence_length": 64},
+            "prune": {"target": {"sparsity": 0.25}, "cycles": cycles, "calibration_sequences": 4},
+            "heal": {"steps": steps, "batch_tokens": 256},
+            "evaluate": {"tokens": 1024, "prompts": ["Once upon a time"]},
+            **sections,
+        }
+
+    return spec
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedService]:
+    """The whole service, with leases short enough to see one run out."""
+    home = tmp_path_factory.mktemp("service").resolve()
+    settings = Settings(home=home, port=0, lease_s=6, heartbeat_s=1, reconcile_s=0.5)
+    with EmbeddedService(settings) as service:
+        yield service
+    assert not processes_of(home)
+
+
+@pytest.fixture
+def client(service: EmbeddedService) -> Iterator[SentinelClient]:
+    """A client of the service."""
+    with SentinelClient(service.base_url, service.api_key) as client:
+        yield client

@@ -1,0 +1,170 @@
+"""Reading jobs: pages, entity tags, long poll, attempts, metrics, cancel; and never somebody else's."""
+
+import csv
+import io
+import threading
+import time
+from datetime import datetime
+
+import pytest
+
+from sentinel.events import MetricRecorded, Phase, PhaseStarted, Progressed
+
+on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@on_both_databases
+def test_pages_neither_shift_nor_repeat_while_jobs_arrive(service):
+    ids = [service.submit()["id"] for _ in range(5)]
+    first = service.client.get("/v1/jobs", params={"limit": 2}).json()
+    service.submit()
+    second = service.client.get("/v1/jobs", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    third = service.client.get("/v1/jobs", params={"limit": 2, "cursor": second["next_cursor"]}).json()
+    assert [job["id"] for page in (first, second, third) for job in page["data"]] == ids[::-1]
+    assert [page["has_more"] for page in (first, second, third)] == [True, True, False]
+    assert third["next_cursor"] is None
+
+
+def test_lists_can_be_narrowed(service):
+    service.submit(name="queued")
+    other = service.submit(name="other")
+    service.client.post(f"/v1/jobs/{other['id']}/cancel")
+
+    def names(**query):
+        return [job["name"] for job in service.client.get("/v1/jobs", params=query).json()["data"]]
+
+    assert names(state="queued") == ["queued"]
+    assert names(name="other") == ["other"]
+    assert names(state="queued", name="queued") == ["queued"]
+    assert names(state="cancelled", name="queued") == []
+    assert names(created_before=other["created_at"]) == ["queued"]
+    assert names(created_after=other["created_at"]) == []
+
+
+@pytest.mark.parametrize("cursor", ["%", "abc", "am9iXwA", "Zm9v"])
+def test_a_made_up_cursor_is_refused(service, cursor):
+    answer = service.client.get("/v1/jobs", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (400, "cursor_invalid")
+
+
+def test_every_bad_query_value_is_named(service):
+    answer = service.client.get("/v1/jobs", params={"limit": 201, "state": "asleep", "name": "a\0b"})
+    assert answer.status_code == 422
+    assert {e["pointer"] for e in answer.json()["errors"]} == {"/query/limit", "/query/state", "/query/name"}
+
+
+@on_both_databases
+def test_a_running_job_shows_what_it_does(service):
+    job = service.submit()
+    claim = service.claim()
+    service.record(claim, PhaseStarted(phase=Phase.HEALING, cycle=2), Progressed(fraction=0.5))
+    seen = service.client.get(f"/v1/jobs/{job['id']}").json()
+    assert (seen["state"], seen["phase"], seen["cycle"], seen["progress"]) == ("running", "healing", 2, 0.5)
+    assert datetime.fromisoformat(seen["started_at"]) >= datetime.fromisoformat(seen["created_at"])
+    attempts = service.client.get(f"/v1/jobs/{job['id']}/attempts").json()["data"]
+    assert [(a["number"], a["token"], a["worker"], a["outcome"]) for a in attempts] == [(1, 1, "w", None)]
+
+
+def test_a_finished_job_carries_result_checkpoint_and_files(service):
+    job = service.submit()
+    service.finish(service.claim())
+    done = service.client.get(f"/v1/jobs/{job['id']}").json()
+    assert (done["state"], done["result"]) == ("succeeded", {"dense": {"loss": 1.5}})
+    assert done["checkpoint_uri"] == f"/v1/jobs/{job['id']}/checkpoint"
+    assert [a["path"] for a in done["artifacts"]] == ["checkpoint/config.json", "checkpoint/model.safetensors"]
+    assert done["artifacts"] == service.client.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]
+
+
+def test_an_unchanged_job_is_304(service):
+    job = service.submit()
+    tag = service.client.get(f"/v1/jobs/{job['id']}").headers["ETag"]
+    same = service.client.get(f"/v1/jobs/{job['id']}", headers={"If-None-Match": tag})
+    assert (same.status_code, same.headers["ETag"], same.content) == (304, tag, b"")
+    service.claim()
+    changed = service.client.get(f"/v1/jobs/{job['id']}", headers={"If-None-Match": tag})
+    assert (changed.status_code, changed.json()["state"]) == (200, "running")
+
+
+def test_a_long_poll_answers_as_soon_as_the_job_changes(service):
+    job = service.submit()
+    answers = []
+
+    def poll():
+        answer = service.client.get(
+            f"/v1/jobs/{job['id']}", params={"wait": 15}, headers={"If-None-Match": '"1"'}, timeout=20
+        )
+        answers.append((answer.status_code, answer.json()["state"]))
+
+    poller = threading.Thread(target=poll)
+    started = time.monotonic()
+    poller.start()
+    poller.join(0.5)
+    assert poller.is_alive()
+    service.claim()
+    poller.join()
+    assert answers == [(200, "running")]
+    assert time.monotonic() - started < 10
+
+
+def test_a_long_poll_without_news_is_304_after_the_wait(service):
+    job = service.submit()
+    answer = service.client.get(f"/v1/jobs/{job['id']}", params={"wait": 0.4}, headers={"If-None-Match": '"1"'})
+    assert answer.status_code == 304
+    assert answer.elapsed.total_seconds() >= 0.4
+
+
+def test_a_server_that_stops_answers_long_polls(service):
+    job = service.submit()
+    threading.Timer(0.3, service.app.state.resources.stopping.set).start()
+    answer = service.client.get(f"/v1/jobs/{job['id']}", params={"wait": 15}, headers={"If-None-Match": '"1"'})
+    assert answer.status_code == 304
+    assert answer.elapsed.total_seconds() < 10
+
+
+def test_metrics_as_json_and_as_csv(service):
+    job = service.submit()
+    points = [MetricRecorded(name="loss", value=2.5 - step, step=step, cycle=1) for step in (0, 1)]
+    service.record(service.claim(), *points, MetricRecorded(name="kl", value=0.1, step=1))
+    series = service.client.get(f"/v1/jobs/{job['id']}/metrics").json()
+    assert {name: [(p["step"], p["value"]) for p in points] for name, points in series.items()} == {
+        "kl": [(1, 0.1)],
+        "loss": [(0, 2.5), (1, 1.5)],
+    }
+    answer = service.client.get(f"/v1/jobs/{job['id']}/metrics", params={"format": "csv", "name": "loss"})
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert answer.headers["Content-Type"].startswith("text/csv")
+    assert [(row["name"], row["step"], row["value"], row["cycle"]) for row in rows] == [
+        ("loss", "0", "2.5", "1"),
+        ("loss", "1", "1.5", "1"),
+    ]
+
+
+@on_both_databases
+def test_cancel_by_state(service):
+    queued = service.submit()
+    assert service.client.post(f"/v1/jobs/{queued['id']}/cancel").json()["state"] == "cancelled"
+    again = service.client.post(f"/v1/jobs/{queued['id']}/cancel")
+    assert (again.status_code, again.json()["state"]) == (200, "cancelled")
+
+    running = service.submit()
+    claim = service.claim()
+    for _ in range(2):
+        asked = service.client.post(f"/v1/jobs/{running['id']}/cancel")
+        assert (asked.status_code, asked.json()["state"]) == (202, "cancelling")
+    service.finish(claim)
+    refused = service.client.post(f"/v1/jobs/{running['id']}/cancel")
+    assert (refused.status_code, refused.json()["code"]) == (409, "invalid_transition")
+    assert (refused.json()["from"], refused.json()["allowed"]) == ("succeeded", [])
+
+
+def test_somebody_elses_job_does_not_exist(service):
+    job = service.submit()
+    service.finish(service.claim())
+    artifact = service.client.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"][0]
+    with service.client_of("bob") as bob:
+        parts = ("", "/events", "/metrics", "/attempts", "/artifacts", "/checkpoint")
+        answers = [bob.get(f"/v1/jobs/{job['id']}{part}") for part in parts]
+        answers += [bob.post(f"/v1/jobs/{job['id']}/cancel"), bob.get(artifact["links"]["content"])]
+        stream = bob.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"})
+        assert {answer.status_code for answer in [*answers, stream]} == {404}
+        assert bob.get("/v1/jobs").json()["data"] == []
