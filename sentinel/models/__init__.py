@@ -1,0 +1,1 @@
+"""Transformer models as Sentinel sees them: loaded safely, gated per group, cut, exported."""

@@ -1,0 +1,1 @@
+"""What changes a loaded model without cutting it: gates."""

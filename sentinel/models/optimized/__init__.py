@@ -1,0 +1,1 @@
+"""What makes a pruned model small for good: surgery and export."""
