@@ -1,0 +1,61 @@
+"""Packs documents into windows of tokens: BOS, document, BOS, document, …, cut without overlap.
+
+Knows the tokenizer, not the model. No padding, so every token of a window counts.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from sentinel.errors import DataInvalid, TokenizerInvalid
+
+# Documents tokenized per call: large enough for the fast tokenizer to use its threads, small enough to stop early.
+DOCUMENTS_PER_CALL = 256
+# Tokens per forward pass; bounds the memory that logits take.
+FORWARD_TOKENS = 4096
+
+
+def pack_windows(
+    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, sequence_length: int, limit: int | None
+) -> torch.Tensor:
+    """Turn documents into at most `limit` full windows; None takes all.
+
+    Reads no more documents than it needs; the rest of a last, unfilled window is dropped.
+
+    Returns:
+        int64 tensor of shape (windows, sequence_length), on the CPU.
+
+    Raises:
+        DataInvalid: The documents do not fill one window.
+        TokenizerInvalid: The tokenizer has no token that starts a document.
+    """
+    stream = list(islice(_token_stream(documents, tokenizer), limit and limit * sequence_length))
+    count = len(stream) // sequence_length
+    if count == 0:
+        raise DataInvalid(
+            f"The text has {len(stream)} tokens, fewer than one window of sequence_length {sequence_length}."
+        )
+    return torch.tensor(stream[: count * sequence_length], dtype=torch.int64).view(count, sequence_length)
+
+
+def _token_stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[int]:
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise TokenizerInvalid("The tokenizer has neither a BOS nor an EOS token to part documents with.")
+    for some in _batched(documents):
+        # verbose=False: documents longer than the model's context are fine here, they are cut into windows.
+        for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
+            yield from chain((start,), ids)
+
+
+def _batched(documents: Iterable[str]) -> Iterator[list[str]]:
+    iterator = iter(documents)
+    while some := list(islice(iterator, DOCUMENTS_PER_CALL)):
+        yield some
+
+
+def token_batches(windows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Split (windows, sequence_length) into batches of at most FORWARD_TOKENS tokens, at least one window."""
+    yield from windows.split(max(1, FORWARD_TOKENS // windows.shape[1]))

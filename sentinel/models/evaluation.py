@@ -1,0 +1,122 @@
+"""Measures models under one protocol: loss, KL to the dense model, size, cache and latency.
+
+Knows models and windows of tokens; knows nothing of pruning.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from sentinel.data.loaders.windows import token_batches
+from sentinel.errors import LossNotFinite
+from sentinel.models.families.base import Family
+from sentinel.utils.metrics import kl_divergences, next_token_losses
+
+PROTOCOL = "Mean next-token cross-entropy in nats over windows of sequence_length, no overlap, BOS + document streams."
+# Forward passes per model that the latency is the median of, after one that warms up.
+LATENCY_REPEATS = 9
+MAX_LOSS = 700.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models on the same windows, in nats per token."""
+
+    dense_loss: float
+    pruned_loss: float
+    kl_to_dense: float
+
+
+@torch.no_grad()
+def mean_loss(model: PreTrainedModel, windows: torch.Tensor) -> float:
+    """Nats per token on (windows, sequence_length) tokens; every position but the first of a window counts.
+
+    Raises:
+        LossNotFinite: It is infinite or not a number.
+    """
+    total = 0.0
+    for batch in token_batches(windows):
+        logits = model(input_ids=batch, use_cache=False).logits
+        total += float(next_token_losses(logits, batch).double().sum())
+    return _finite(total / _predicted_tokens(windows))
+
+
+@torch.no_grad()
+def compare(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tensor) -> Comparison:
+    """Both losses and KL(dense ‖ pruned) in one pass over (windows, sequence_length) tokens.
+
+    Raises:
+        LossNotFinite: One of them is infinite or not a number.
+    """
+    sums = torch.zeros(3, dtype=torch.float64)
+    for batch in token_batches(windows):
+        dense_logits = dense(input_ids=batch, use_cache=False).logits
+        pruned_logits = pruned(input_ids=batch, use_cache=False).logits
+        terms = (
+            next_token_losses(dense_logits, batch),
+            next_token_losses(pruned_logits, batch),
+            kl_divergences(dense_logits, pruned_logits),
+        )
+        sums += torch.stack([term.double().sum() for term in terms]).cpu()
+    dense_loss, pruned_loss, kl = map(_finite, (sums / _predicted_tokens(windows)).tolist())
+    return Comparison(dense_loss=dense_loss, pruned_loss=pruned_loss, kl_to_dense=kl)
+
+
+@torch.no_grad()
+def interleaved_latency(models: Sequence[PreTrainedModel], window: torch.Tensor) -> list[float]:
+    """Median milliseconds of a forward pass over one (sequence_length,) window, batch 1, per model.
+
+    The models take turns, so that a busy moment of the machine hits all of them alike.
+    """
+    tokens = window[None]
+    times: list[list[float]] = [[] for _ in models]
+    for repeat in range(LATENCY_REPEATS + 1):
+        for model, seen in zip(models, times, strict=True):
+            elapsed = _timed_forward(model, tokens)
+            if repeat > 0:
+                seen.append(elapsed)
+    return [statistics.median(seen) for seen in times]
+
+
+def count_parameters(model: PreTrainedModel) -> int:
+    """Parameters that exist; tied ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def kv_bytes_per_token(model: PreTrainedModel, family: Family) -> int:
+    """Bytes of keys and values that one token adds to the cache, over all layers, in the model's dtype."""
+    return 2 * sum(family.counts(model)) * family.head_dim(model.config) * model.dtype.itemsize
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss)."""
+    return math.exp(loss)
+
+
+def _finite(loss: float) -> float:
+    # exp of a loss beyond this is no number either.
+    if not loss < MAX_LOSS:
+        raise LossNotFinite(f"The loss on the evaluation text is {loss}.")
+    return loss
+
+
+def _predicted_tokens(windows: torch.Tensor) -> int:
+    return windows.shape[0] * (windows.shape[1] - 1)
+
+
+def _timed_forward(model: PreTrainedModel, tokens: torch.Tensor) -> float:
+    _synchronize(tokens.device)
+    start = time.perf_counter()
+    model(input_ids=tokens, use_cache=False)
+    _synchronize(tokens.device)
+    return (time.perf_counter() - start) * 1000
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,1 @@
+"""Small parts that everything above may use. Knows no model family."""

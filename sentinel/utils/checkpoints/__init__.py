@@ -1,0 +1,1 @@
+"""State on disk from which a run goes on."""

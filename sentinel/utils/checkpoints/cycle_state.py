@@ -1,0 +1,107 @@
+"""The state after a cycle, on disk: weights as safetensors, everything else as JSON. Never pickle.
+
+A state folder appears complete or not at all: it is written beside its place, then renamed.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from sentinel.errors import CheckpointInvalid
+from sentinel.result import CycleRecord
+from sentinel.spec import Spec
+
+STATE_FILE = "state.json"
+WEIGHTS_FILE = "model.safetensors"
+METRICS_FILE = "metrics.jsonl"
+
+
+class CycleState(BaseModel):
+    """What a run needs, beside the weights, to go on after a cycle.
+
+    Attributes:
+        spec_sha256: Digest of the spec; a state resumes only its own experiment.
+        cycle: The last finished cycle, counted from 1.
+        kept: Per layer, the dense model's groups that are left.
+        records: One per finished cycle.
+        timings_s: Seconds per phase so far.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec_sha256: str
+    cycle: int
+    kept: list[list[int]]
+    records: list[CycleRecord]
+    timings_s: dict[str, float]
+
+
+def spec_digest(spec: Spec) -> str:
+    """sha256 of the parts of a spec that decide the outcome; name and limits may change between attempts."""
+    return hashlib.sha256(spec.model_dump_json(exclude={"name", "limits"}).encode()).hexdigest()
+
+
+def save_state(folder: Path, state: CycleState, model: nn.Module, metrics: Path) -> None:
+    """Write a state folder: weights, metrics so far, state. Replaces an older one of the same name."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    safetensors.torch.save_model(model, str(partial / WEIGHTS_FILE))
+    shutil.copyfile(metrics, partial / METRICS_FILE)
+    (partial / STATE_FILE).write_text(state.model_dump_json(), encoding="utf-8")
+    for file in partial.iterdir():
+        _fsync(file)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    _fsync(folder.parent)
+
+
+def load_state(folder: Path, spec: Spec) -> CycleState:
+    """Read a state.
+
+    Raises:
+        CheckpointInvalid: It is unreadable, or belongs to another spec.
+    """
+    try:
+        state = CycleState.model_validate_json((folder / STATE_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CheckpointInvalid(f"Cannot read the saved state in {folder.name}: {error}") from error
+    if state.spec_sha256 != spec_digest(spec):
+        raise CheckpointInvalid(f"The saved state in {folder.name} belongs to another spec.")
+    return state
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Fill a model that already has the state's shapes.
+
+    Raises:
+        CheckpointInvalid: Names or shapes differ, or the file is damaged.
+    """
+    try:
+        safetensors.torch.load_model(model, str(folder / WEIGHTS_FILE), strict=True)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise CheckpointInvalid(f"The saved weights in {folder.name} do not fit the model: {error}") from error
+
+
+def newest_state(folder: Path) -> Path | None:
+    """The state folder of the highest cycle under `folder`, if there is one."""
+    states = sorted(path for path in folder.glob("cycle-[0-9]*") if path.suffix != ".partial")
+    return states[-1] if states else None
+
+
+def state_folder(root: Path, cycle: int) -> Path:
+    """Where the state after `cycle` lies."""
+    return root / f"cycle-{cycle:04d}"
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

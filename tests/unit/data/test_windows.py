@@ -1,0 +1,50 @@
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
+
+from sentinel.data.loaders.windows import pack_windows, token_batches
+from sentinel.errors import DataInvalid, TokenizerInvalid
+
+
+def word_tokenizer(**special):
+    words = Tokenizer(WordLevel({"<end>": 0, "a": 1, "b": 2, "c": 3}, unk_token="<end>"))
+    words.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=words, **special)
+
+
+TOKENIZER = word_tokenizer(eos_token="<end>")
+
+
+def test_documents_follow_each_other_after_a_start_token():
+    windows = pack_windows(["a b", "c", "b b b"], TOKENIZER, sequence_length=4, limit=None)
+    assert windows.tolist() == [[0, 1, 2, 0], [3, 0, 2, 2]]
+    assert windows.dtype == torch.int64
+
+
+def test_the_limit_stops_the_reading():
+    def documents():
+        yield from ["a b c"] * 600
+        raise AssertionError("read too far")
+
+    assert pack_windows(documents(), TOKENIZER, sequence_length=4, limit=2).shape == (2, 4)
+
+
+def test_text_shorter_than_a_window_is_refused():
+    with pytest.raises(DataInvalid, match="5 tokens, fewer than one window"):
+        pack_windows(["a", "b c"], TOKENIZER, sequence_length=8, limit=None)
+
+
+def test_a_tokenizer_without_a_start_token_is_refused():
+    with pytest.raises(TokenizerInvalid, match="BOS"):
+        pack_windows(["a"], word_tokenizer(), sequence_length=2, limit=None)
+
+
+def test_batches_hold_every_window_once_in_order():
+    windows = torch.arange(10 * 1000).view(10, 1000)
+    batches = list(token_batches(windows))
+    assert torch.equal(torch.cat(batches), windows)
+    assert all(batch.numel() <= 4096 for batch in batches)
+    assert len(list(token_batches(torch.zeros(2, 9000)))) == 2
