@@ -1,0 +1,1 @@
+"""What is removed, and how what is left is repaired."""

@@ -1,0 +1,1 @@
+"""Training after a cut."""

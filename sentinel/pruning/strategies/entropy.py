@@ -1,0 +1,42 @@
+"""Diffuse heads go first: a head that looks everywhere selects little."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel
+
+from sentinel.pruning.calibration import Calibration
+
+
+@torch.no_grad()
+def importance(calibration: Calibration) -> list[torch.Tensor]:
+    """−mean over rows of H(row) = −Σ_j p_j ln p_j, in nats, averaged over a group's query heads.
+
+    Attention maps exist only in the eager implementation, which is used for these passes alone.
+    """
+    sites = calibration.family.sites(calibration.model)
+    entropy_sums = [torch.zeros(site.num_groups, dtype=torch.float64) for site in sites]
+    with _eager_attention(calibration.model):
+        for batch in calibration.batches():
+            maps = calibration.model(input_ids=batch, use_cache=False, output_attentions=True).attentions
+            for sums, attention_BHTT in zip(entropy_sums, maps, strict=True):
+                sums.add_(_group_entropy(attention_BHTT, len(sums)), alpha=len(batch))
+    return [-sums / len(calibration.windows) for sums in entropy_sums]
+
+
+def _group_entropy(attention_BHTT: torch.Tensor, num_groups: int) -> torch.Tensor:
+    """Mean row entropy per group, (groups,), float64 on the CPU."""
+    rows_BHT = torch.special.entr(attention_BHTT.float()).sum(-1)
+    heads_H = rows_BHT.double().mean(dim=(0, 2))
+    return heads_H.view(num_groups, -1).mean(1).cpu()
+
+
+@contextmanager
+def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    usual = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)
