@@ -17,11 +17,10 @@ from api.store.models import ApiKey
 
 
 class Scope(StrEnum):
-    """What a key may do. `admin` is for managing keys, webhooks and workers."""
+    """What a key may do."""
 
     READ = "read"
     SUBMIT = "submit"
-    ADMIN = "admin"
 
 
 @dataclass(frozen=True, kw_only=True)

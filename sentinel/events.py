@@ -17,7 +17,6 @@ class Phase(StrEnum):
     MEASURING = "measuring"
     PRUNING = "pruning"
     HEALING = "healing"
-    GROWING = "growing"
     EVALUATING = "evaluating"
     EXPORTING = "exporting"
     PUBLISHING = "publishing"
@@ -94,10 +93,3 @@ class Reporter(Protocol):
 
     def emit(self, event: Event) -> None:
         """Take one event. Called from the experiment's own thread, in order."""
-
-
-class SilentReporter:
-    """Listens to nothing."""
-
-    def emit(self, event: Event) -> None:
-        """Drop the event."""

@@ -88,12 +88,6 @@ def load_weights(folder: Path, model: nn.Module) -> None:
         raise CheckpointInvalid(f"The saved weights in {folder.name} do not fit the model: {error}") from error
 
 
-def newest_state(folder: Path) -> Path | None:
-    """The state folder of the highest cycle under `folder`, if there is one."""
-    states = sorted(path for path in folder.glob("cycle-[0-9]*") if path.suffix != ".partial")
-    return states[-1] if states else None
-
-
 def state_folder(root: Path, cycle: int) -> Path:
     """Where the state after `cycle` lies."""
     return root / f"cycle-{cycle:04d}"

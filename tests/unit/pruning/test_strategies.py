@@ -1,6 +1,7 @@
+from typing import get_args
+
 import pytest
 import torch
-from typing import get_args
 
 from sentinel.models.adaptive.gates import Gates
 from sentinel.models.families import family_of

@@ -1,0 +1,100 @@
+"""The `sentinel` command. Thin: reads arguments, calls the library or the client, prints.
+
+torch is imported only by `run`; everything else answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sentinel import service_commands
+from sentinel.display import ProgressDisplay, result_table
+from sentinel.errors import Fault, SentinelError, SpecInvalid
+from sentinel.result import Result
+from sentinel.spec_flags import SPEC_ARGUMENTS_SETTINGS, SpecArguments, flags, spec_from_arguments
+
+# Exit codes: 2 is what shells and argparse use for a wrong call, 1 for everything that failed later.
+EXIT_WRONG_INPUT = 2
+EXIT_FAILED = 1
+
+app = typer.Typer(
+    help="Prune transformer language models and heal them.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+service_commands.register(app)
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line instead of a table.")]
+
+
+def main() -> None:
+    """Run the command; turn foreseen errors into two lines and an exit code."""
+    try:
+        app()
+    except SentinelError as error:
+        _explain(error)
+        sys.exit(EXIT_WRONG_INPUT if error.fault is Fault.USER else EXIT_FAILED)
+
+
+@app.command(context_settings=SPEC_ARGUMENTS_SETTINGS)
+def run(
+    arguments: SpecArguments = None,
+    output: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and plots.")] = Path("outputs/run"),
+    *,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished cycle in --output.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run an experiment here, without any service."""
+    spec = spec_from_arguments(arguments or [])
+    state = _state_to_resume(output, resume=resume)
+    # Imported late: torch takes seconds, and a wrong spec should answer at once.
+    from transformers.utils import logging
+
+    from sentinel import experiment
+
+    logging.disable_progress_bar()
+    with ProgressDisplay(Console(stderr=True)) as display:
+        result = experiment.run(spec, output=output, reporter=display, resume=state)
+    _show(result, as_json=as_json)
+
+
+@app.command()
+def fields() -> None:
+    """List every field of a spec, its flag, default and meaning."""
+    table = Table(box=None)
+    for heading in ("flag", "default", "meaning"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "flag")
+    for flag in flags():
+        table.add_row(flag.name, flag.default, flag.description)
+    Console().print(table, markup=False, highlight=False)
+
+
+def _state_to_resume(output: Path, *, resume: bool) -> Path | None:
+    # Plain paths, not sentinel.experiment's constants: importing those would import torch.
+    states = sorted((output / "state").glob("cycle-????"))
+    if resume:
+        if not states:
+            raise SpecInvalid(f"There is no finished cycle under {output} to resume from.")
+        return states[-1]
+    if states or (output / "result.json").exists():
+        raise SpecInvalid(f"{output} already holds a run. Choose another --output, or --resume to go on with it.")
+    return None
+
+
+def _show(result: Result, *, as_json: bool) -> None:
+    if as_json:
+        print(result.model_dump_json())
+        return
+    console = Console()
+    console.print(result_table(result))
+    console.print(f"Checkpoint ({result.export_form}): {result.checkpoint}", highlight=False)
+
+
+def _explain(error: SentinelError) -> None:
+    console = Console(stderr=True)
+    console.print(error.message, style="bold red", markup=False, highlight=False)
+    if isinstance(error, SpecInvalid):
+        for mistake in error.errors:
+            console.print(f"  {mistake.pointer or '/'}: {mistake.message}", markup=False, highlight=False)
+    console.print(error.instance_next_step, markup=False, highlight=False)

@@ -1,0 +1,89 @@
+"""What a person sees of an experiment in a terminal: progress while it runs, a table when it is done.
+
+Knows events and results, wherever they come from. Without a terminal it prints plain lines.
+"""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sentinel.events import Event, Failed, MessageLogged, MetricRecorded, PhaseStarted, Progressed
+from sentinel.result import Measurement, Result
+
+
+class ProgressDisplay:
+    """A reporter that draws a progress bar with phase and loss; a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._phase = "waiting"
+        self._loss = ""
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(self._phase, total=1.0)
+
+    def emit(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, PhaseStarted):
+            self._phase = event.phase.value + (f" · cycle {event.cycle}" if event.cycle else "")
+            if not self._console.is_terminal:
+                self._console.print(self._phase, highlight=False)
+        elif isinstance(event, MetricRecorded):
+            self._loss = f" · {event.name} {event.value:.4f}"
+        elif isinstance(event, Progressed):
+            self._progress.update(self._task, completed=event.fraction)
+        elif isinstance(event, MessageLogged):
+            self._progress.console.print(event.text, highlight=False, markup=False)
+        elif isinstance(event, Failed):
+            self._progress.console.print(event.error["message"], style="red", markup=False)
+        self._progress.update(self._task, description=self._phase + self._loss)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+def result_table(result: Result) -> Table:
+    """Before and after, one row per measured quantity."""
+    table = Table(title="before and after", title_justify="left")
+    for name, justify in (("", "left"), ("dense", "right"), ("pruned", "right"), ("change", "right")):
+        table.add_column(name, justify="left" if justify == "left" else "right")
+    for label, attribute, form in _ROWS:
+        before, after = _value(result.dense, attribute), _value(result.pruned, attribute)
+        change = f"{(after / before - 1) * 100:+.1f} %" if before else ""
+        table.add_row(label, format(before, form), format(after, form), change)
+    table.add_row("KL(dense ‖ pruned), nats/token", "", f"{result.pruned.kl_to_dense:.4f}", "")
+    return table
+
+
+_ROWS = (
+    ("attention groups", "groups.attention", ","),
+    ("parameters", "parameters", ","),
+    ("loss, nats/token", "loss", ".4f"),
+    ("perplexity", "perplexity", ".3f"),
+    ("KV cache, bytes/token", "kv_bytes_per_token", ","),
+    ("latency, ms", "latency_ms", ".2f"),
+)
+
+
+def _value(measurement: Measurement, attribute: str) -> float:
+    value: object = measurement
+    for name in attribute.split("."):
+        value = getattr(value, name)
+    assert isinstance(value, int | float)  # noqa: S101 - every row of _ROWS names a number
+    return value

@@ -1,0 +1,144 @@
+"""`sentinel run` as a person calls it: a process of its own, on a real trained model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from sentinel.models.adaptive.gates import Gates
+from sentinel.models.loaders.load import load_model
+from sentinel.models.optimized.export import export
+from sentinel.pruning.pruning_module import PruningModule
+from sentinel.result import Result
+from sentinel.spec import PathModel, parse_spec
+from sentinel.utils.checkpoints.cycle_state import load_state, load_weights
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+STORIES_260K = SHARED / "models" / "stories260K"
+TINY_STORIES = SHARED / "text" / "tinystories_train_2M.txt"
+RELOAD = """
+import sys, torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+folder, tokens, out, remote = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=remote == "remote_code")
+with torch.no_grad():
+    save_file({"logits": model(input_ids=torch.load(tokens, weights_only=True)).logits}, out)
+"""
+
+
+def sentinel(*arguments, cwd):
+    command = [sys.executable, "-W", "error::UserWarning", "-m", "sentinel", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def document(**changes):
+    return {
+        "model": "builtin/gpt2",
+        "data": {"source": "builtin", "sequence_length": 64},
+        "prune": {"target": {"sparsity": 0.25}, "cycles": 1, "calibration_sequences": 4, "strategy": "magnitude"},
+        "heal": {"steps": 2, "batch_tokens": 128},
+        "evaluate": {"tokens": 512, "prompts": ["One day"]},
+        "device": "cpu",
+    } | changes
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    def write(**changes):
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(document(**changes)))
+        return "spec.yaml"
+
+    return write
+
+
+def test_run_writes_everything_and_json_comes_last(tmp_path, spec_file):
+    done = sentinel("run", spec_file(), "--output", "out", "--json", "--seed", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = Result.model_validate_json(done.stdout.splitlines()[-1])
+    assert result == Result.model_validate_json((tmp_path / "out" / "result.json").read_bytes())
+    assert result.export_form == "remote_code"
+    assert "leaked" not in done.stderr
+    assert "healing · cycle 1" in done.stderr
+
+
+def test_an_earlier_run_is_never_overwritten_but_can_go_on(tmp_path, spec_file):
+    first = sentinel("run", spec_file(), "--output", "out", cwd=tmp_path)
+    assert "attention groups" in first.stdout
+    again = sentinel("run", "spec.yaml", "--output", "out", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "already holds a run" in again.stderr
+    before = load_file(tmp_path / "out" / "checkpoint" / "model.safetensors")
+    resumed = sentinel("run", "spec.yaml", "--output", "out", "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Resumed after cycle 1 of 1" in resumed.stderr
+    after = load_file(tmp_path / "out" / "checkpoint" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_mistakes_are_explained_before_anything_is_loaded(tmp_path):
+    done = sentinel("run", "--model", "builtin/gpt2", "--prune.target.sparsity", "7", "--colour", "red", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "/prune/target/sparsity" in done.stderr
+    assert "/colour" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sentinel("run", "--resume", "--model", "x", "--prune.target.sparsity", "0", cwd=tmp_path).returncode == 2
+
+
+def test_a_wrong_path_fails_with_what_to_do(tmp_path):
+    done = sentinel("run", "--model", "./absent", "--prune.target.sparsity", "0.5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "There is no model folder" in done.stderr
+    assert "config.json" in done.stderr
+
+
+@pytest.mark.skipif(not STORIES_260K.is_dir(), reason="needs ../shared/models/stories260K")
+@pytest.mark.parametrize(("allocation", "form"), [("uniform", "stock"), ("global", "remote_code")])
+def test_a_real_model_is_exact_under_the_laws(tmp_path, spec_file, allocation, form):
+    spec = document(
+        model=str(STORIES_260K),
+        data={"source": "path", "train": str(TINY_STORIES), "held_out": 0.1, "sequence_length": 128},
+        prune={
+            "units": ["attention"],
+            "target": {"sparsity": 0.25},
+            "cycles": 3,
+            "allocation": allocation,
+            "calibration_sequences": 16,
+        },
+        heal={"steps": 4, "batch_tokens": 1024},
+    )
+    done = sentinel("run", spec_file(**spec), "--output", "out", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["export_form"] == form
+    assert (result["dense"]["groups"]["attention"], result["pruned"]["groups"]["attention"]) == (20, 15)
+    tokens = torch.randint(3, 512, (3, 100), generator=torch.Generator().manual_seed(0))
+    dense, tokenizer, family = load_model(PathModel(path=str(STORIES_260K)), device="cpu", dtype="float32")
+    with torch.no_grad():
+        untouched = dense(input_ids=tokens).logits
+        with Gates(family.sites(dense)):
+            assert torch.equal(dense(input_ids=tokens).logits, untouched), "law 1"
+        state_folder = tmp_path / "out" / "state" / "cycle-0003"
+        state = load_state(state_folder, parse_spec(spec))
+        module = PruningModule(dense, family, kept=state.kept)
+        load_weights(state_folder, module.model)
+        logits = module.model(input_ids=tokens).logits
+    masked = {"form": "masked", "dtype": "float32", "kept": module.kept, "directory": tmp_path / "masked"}
+    export(module.model, tokenizer, family=family, **masked)
+    difference = (reloaded(tmp_path / "masked", tokens, tmp_path, "masked") - logits).abs().max()
+    assert difference <= 1e-5, "law 2"
+    assert torch.equal(reloaded(tmp_path / "out" / "checkpoint", tokens, tmp_path, form), logits), "law 3"
+
+
+def reloaded(folder, tokens, tmp_path, form):
+    """Logits of a fresh process that knows nothing of Sentinel."""
+    torch.save(tokens, tmp_path / "tokens.pt")
+    out = tmp_path / "logits.safetensors"
+    command = [sys.executable, "-P", "-c", RELOAD, folder, tmp_path / "tokens.pt", out, form]
+    subprocess.run(list(map(str, command)), check=True, cwd=tmp_path)
+    return load_file(out)["logits"]

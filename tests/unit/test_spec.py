@@ -1,0 +1,111 @@
+import pytest
+import yaml
+
+from sentinel.errors import SpecInvalid
+from sentinel.spec import Spec, load_document, parse_spec
+from sentinel.spec_flags import flags, spec_from_arguments
+
+MINIMAL = {"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.25}}}
+
+
+def mistakes(document):
+    with pytest.raises(SpecInvalid) as caught:
+        parse_spec(document)
+    return {error.pointer: error.code for error in caught.value.errors}
+
+
+def test_a_model_and_a_target_are_enough():
+    spec = parse_spec(MINIMAL)
+    assert (spec.model.source, spec.model.id, spec.heal.loss) == ("builtin", "gpt2", "distill")
+
+
+def test_a_resolved_spec_is_a_spec():
+    spec = parse_spec(MINIMAL)
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+    assert parse_spec(yaml.safe_load(yaml.safe_dump(spec.model_dump(mode="json")))) == spec
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("distilgpt2", "hub"), ("org/model", "hub"), ("./folder", "path"), ("builtin/llama", "builtin")],
+)
+def test_a_short_model_name_says_its_source(name, source):
+    assert parse_spec({**MINIMAL, "model": name}).model.source == source
+
+
+def test_all_mistakes_are_told_at_once_with_pointers():
+    document = {
+        "model": {"source": "hub", "id": "a b", "colour": "red"},
+        "prune": {"target": {"sparsity": 2}, "cycles": 0},
+        "data": {"source": "path"},
+        "a/b": 1,
+    }
+    assert mistakes(document) == {
+        "/model/id": "string_pattern_mismatch",
+        "/model/colour": "extra_forbidden",
+        "/prune/target/sparsity": "less_than",
+        "/prune/cycles": "greater_than_equal",
+        "/data/train": "missing",
+        "/a~1b": "extra_forbidden",
+    }
+
+
+def test_pointers_of_an_expanded_model_and_of_an_unknown_source():
+    assert mistakes({**MINIMAL, "model": "a b"}) == {"/model/id": "string_pattern_mismatch"}
+    assert mistakes({**MINIMAL, "model": {"source": "ftp"}}) == {"/model": "union_tag_invalid"}
+    assert mistakes([]) == {"": "model_type"}
+
+
+def test_every_field_is_documented_and_frozen():
+    for flag in flags():
+        assert flag.description, f"{flag.name} has no description"
+    with pytest.raises(ValueError, match="frozen"):
+        parse_spec(MINIMAL).seed = 3
+
+
+def test_flags_say_what_a_file_says(tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump({"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.5}, "cycles": 2}}))
+    arguments = ["--model", "builtin/gpt2", "--prune.target.sparsity=0.5", "--prune.cycles", "2"]
+    assert spec_from_arguments(arguments) == spec_from_arguments([str(file)])
+
+
+def test_flags_override_a_file(tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump({**MINIMAL, "heal": None}))
+    spec = spec_from_arguments(
+        [str(file), "--model.dtype", "bfloat16", "--heal.learning_rate", "1e-3", "--evaluate.prompts", "[Hi, Ho]"]
+    )
+    assert (spec.model.id, spec.model.dtype) == ("gpt2", "bfloat16")
+    assert spec.heal.learning_rate == 1e-3
+    assert spec.evaluate.prompts == ["Hi", "Ho"]
+    assert spec_from_arguments([str(file), "--heal", "null"]).heal is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model"], "lacks a value"),
+        (["--model", "x", "y"], "neither a flag"),
+        (["absent.yaml"], "Cannot read the spec"),
+    ],
+)
+def test_wrong_arguments_are_explained(arguments, message):
+    with pytest.raises(SpecInvalid, match=message):
+        spec_from_arguments(arguments)
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    file = tmp_path / "list.yaml"
+    file.write_text("- 1")
+    with pytest.raises(SpecInvalid, match="must be a mapping"):
+        load_document(file)
+    file.write_text("a: [")
+    with pytest.raises(SpecInvalid, match="Cannot read"):
+        load_document(file)
+
+
+def test_flags_cover_the_whole_spec():
+    names = {flag.name for flag in flags()}
+    assert {"--model.path", "--data.splits.train", "--prune.target.sparsity", "--heal.steps", "--device"} <= names
+    assert len(names) > len(Spec.model_fields)
