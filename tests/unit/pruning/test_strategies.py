@@ -3,6 +3,7 @@ from typing import get_args
 import pytest
 import torch
 
+from sentinel import strategy_catalog
 from sentinel.models.adaptive.gates import Gates
 from sentinel.models.families import family_of
 from sentinel.pruning.calibration import Calibration
@@ -17,7 +18,7 @@ def calibration(model, windows):
 
 
 def test_every_strategy_of_the_spec_exists():
-    assert set(STRATEGIES) == set(get_args(StrategyName))
+    assert set(STRATEGIES) == set(get_args(StrategyName)) == {entry.name for entry in strategy_catalog.STRATEGIES}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

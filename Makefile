@@ -1,0 +1,44 @@
+# The verbs, the same for people, hooks and CI.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help setup demo serve test check bench lock clean
+
+help: ## Show the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make the virtual environment .venv from the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: setup ## Run the whole service here and one real job through it
+	$(BIN)/python scripts/demo.py
+
+serve: setup ## Run the whole service here until Ctrl-C
+	$(BIN)/python -m worker.embedded
+
+test: setup ## Run every test that runs on this machine, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: setup ## Lint, types, import arrows, migrations, dead code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	home=$$(mktemp -d) && export SENTINEL_HOME=$$home && $(BIN)/alembic upgrade head && $(BIN)/alembic check && rm -r $$home
+	$(BIN)/vulture
+
+bench: setup ## Measure what the README claims
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+lock: ## Pin the newest allowed versions into constraints.txt
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]'
+	build/lock/bin/python -m pip freeze --exclude sentinel-pruning | sed 's/+cpu//' > constraints.txt
+
+clean: ## Remove the environment and what runs left behind
+	rm -rf .venv .sentinel outputs
