@@ -8,8 +8,8 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN useradd --create-home --uid 10001 sentinel \
-    && mkdir -p /var/lib/sentinel \
-    && chown sentinel:sentinel /var/lib/sentinel
+    && mkdir -p /var/lib/sentinel/storage \
+    && chown -R sentinel:sentinel /var/lib/sentinel
 ENV SENTINEL_HOME=/var/lib/sentinel
 WORKDIR /opt/sentinel
 COPY pyproject.toml README.md constraints.txt alembic.ini ./

@@ -211,17 +211,17 @@ def parse_spec(document: Any) -> Spec:  # noqa: ANN401 - whatever was parsed fro
 
 
 def _pointer(location: tuple[int | str, ...], document: Any) -> str:  # noqa: ANN401 - walks any JSON
-    """RFC 6901 pointer of an error; drops the tags that Pydantic inserts for tagged unions."""
+    """RFC 6901 pointer of an error in what was sent; drops the tags that Pydantic inserts for tagged unions."""
     parts: list[str] = []
     here = document
     for i, key in enumerate(location):
+        if isinstance(here, str):
+            break  # a short name, which stands for the whole section
         is_tag = i == 1 and location[0] in ("model", "data") and isinstance(here, dict) and here.get("source") == key
         if is_tag:
             continue
         parts.append(str(key).replace("~", "~0").replace("/", "~1"))
         here = here.get(key) if isinstance(here, dict) else None
-        if parts == ["model"] and isinstance(here, str):
-            here = model_section(here)
     return "".join(f"/{part}" for part in parts)
 
 

@@ -19,7 +19,7 @@ from sentinel.utils.metrics import kl_divergences, next_token_losses
 
 PROTOCOL = "Mean next-token cross-entropy in nats over windows of sequence_length, no overlap, BOS + document streams."
 # Forward passes per model that the latency is the median of, after one that warms up.
-LATENCY_REPEATS = 9
+LATENCY_REPEATS = 15
 MAX_LOSS = 700.0
 
 

@@ -50,8 +50,8 @@ def test_all_mistakes_are_told_at_once_with_pointers():
     }
 
 
-def test_pointers_of_an_expanded_model_and_of_an_unknown_source():
-    assert mistakes({**MINIMAL, "model": "a b"}) == {"/model/id": "string_pattern_mismatch"}
+def test_pointers_of_a_short_model_name_and_of_an_unknown_source():
+    assert mistakes({**MINIMAL, "model": "a b"}) == {"/model": "string_pattern_mismatch"}
     assert mistakes({**MINIMAL, "model": {"source": "ftp"}}) == {"/model": "union_tag_invalid"}
     assert mistakes([]) == {"": "model_type"}
 
