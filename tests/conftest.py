@@ -1,5 +1,6 @@
 """What tests of the whole service share: a tiny job, and which processes belong to an installation."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 from api.settings import Settings
 from sentinel.client import SentinelClient
 from worker.embedded import EmbeddedService
+
+# For models this small a second thread costs more than it does; child processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
@@ -61,7 +65,7 @@ def tiny_spec() -> Callable[..., dict[str, Any]]:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedService]:
     """The whole service, with leases short enough to see one run out."""
     home = tmp_path_factory.mktemp("service").resolve()
-    settings = Settings(home=home, port=0, lease_s=6, heartbeat_s=1, reconcile_s=0.5)
+    settings = Settings(home=home, port=0, lease_s=6, heartbeat_s=1, reconcile_s=0.5, model_roots=[home / "models"])
     with EmbeddedService(settings) as service:
         yield service
     assert not processes_of(home)

@@ -1,0 +1,115 @@
+"""The whole service over HTTP, as a user meets it."""
+
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from sentinel.client import SentinelClient
+from sentinel.transport import ServiceRefused
+
+MEGABYTE = 1024 * 1024
+# Runs in a fresh process that knows nothing of Sentinel.
+RELOAD = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+tokens = AutoTokenizer.from_pretrained(sys.argv[1])("Once upon a time", return_tensors="pt")
+assert "sentinel" not in sys.modules
+print(sum(p.numel() for p in model.parameters()), model.generate(**tokens, max_new_tokens=5).shape[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(service, tiny_spec):
+    """A job that has succeeded, and every event it told."""
+    with SentinelClient(service.base_url, service.api_key) as client:
+        job = client.submit(tiny_spec(cycles=2, name="tiny"))
+        events = list(client.watch(job.id))
+        return client.get(job.id), events
+
+
+def test_a_spec_becomes_a_smaller_model_with_its_measurements(finished):
+    job, _ = finished
+    assert (job.state, job.error, job.attempt) == ("succeeded", None, 1)
+    assert job.result.pruned.groups.attention < job.result.dense.groups.attention
+    assert job.result.pruned.parameters < job.result.dense.parameters
+    assert job.result.pruned.kv_bytes_per_token < job.result.dense.kv_bytes_per_token
+    assert job.result.checkpoint == "checkpoint"
+    assert {artifact.kind for artifact in job.artifacts} == {"checkpoint", "result", "metrics", "plot", "log"}
+
+
+def test_its_events_tell_the_story_without_gaps(finished):
+    _, events = finished
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    states = [event.data["to"] for event in events if event.type == "state"]
+    assert states == ["queued", "running", "succeeded"]
+    phases = [event.data["phase"] for event in events if event.type == "phase"]
+    assert (phases[0], phases[-1]) == ("loading", "publishing")
+    assert [event.data["cycle"] for event in events if event.type == "checkpoint"] == [1, 2]
+
+
+def test_its_checkpoint_loads_with_plain_transformers_in_a_fresh_process(finished, client, tmp_path):
+    job, _ = finished
+    folder = client.download_checkpoint(job.id, tmp_path / "pruned")
+    command = [sys.executable, "-P", "-c", RELOAD, str(folder)]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=offline, cwd=tmp_path)
+    parameters, tokens = map(int, done.stdout.split())
+    assert parameters == job.result.pruned.parameters
+    assert tokens > 5
+
+
+def test_it_is_listed_by_name_with_its_attempt(finished, client):
+    job, _ = finished
+    assert [listed.id for listed in client.list(name="tiny", state="succeeded")] == [job.id]
+    (attempt,) = client.attempts(job.id)
+    assert (attempt.number, attempt.outcome) == (1, "succeeded")
+
+
+def test_the_same_idempotency_key_is_the_same_job(client, tiny_spec):
+    first, second = (client.submit(tiny_spec(), idempotency_key="mine") for _ in range(2))
+    assert first.id == second.id
+    client.cancel(first.id)
+
+
+def test_five_mistakes_are_told_at_once(client):
+    mistakes = {
+        "model": "builtin/llama",
+        "prune": {"target": {"sparsity": 2}, "cycles": 0, "strategy": "best"},
+        "heal": {"steps": -1},
+        "sed": 0,
+    }
+    with pytest.raises(ServiceRefused) as refused:
+        client.submit(mistakes)
+    assert {error.pointer for error in refused.value.problem.errors} == {
+        "/prune/target/sparsity",
+        "/prune/cycles",
+        "/prune/strategy",
+        "/heal/steps",
+        "/sed",
+    }
+
+
+def test_a_running_job_is_cancelled(client, tiny_spec):
+    job = client.submit(tiny_spec(steps=1_000_000))
+    for event in client.watch(job.id):
+        if event.type == "metric" and event.data["name"] == "healing_loss":
+            break
+    assert client.cancel(job.id).state == "cancelling"
+    cancelled = client.wait(job.id)
+    assert (cancelled.state, cancelled.artifacts, cancelled.checkpoint_uri) == ("cancelled", (), None)
+
+
+def test_nobody_is_served_without_a_key(service):
+    with SentinelClient(service.base_url, "sntl_0_wrong") as stranger, pytest.raises(ServiceRefused) as refused:
+        next(stranger.list())
+    assert refused.value.problem.status == 401
+
+
+def test_the_api_process_stays_small(finished, service, processes_of):
+    (api,) = [p for p in processes_of(service.key_file.parent) if "uvicorn" in p.cmdline()]
+    assert isinstance(api, psutil.Process)
+    assert api.memory_info().rss < 200 * MEGABYTE

@@ -1,0 +1,188 @@
+"""Attempts from claim to end: a real database, real storage, a real child process per attempt."""
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import update
+
+from api.settings import Settings
+from api.store import jobs
+from api.store.database import create_database, db_now
+from api.store.models import Job
+from api.store.states import State, is_terminal
+from sentinel.spec import parse_spec
+from worker.supervisor import Supervisor
+
+ENDLESS = 1_000_000  # healing steps that no test waits for
+DEADLINE_S = 90
+
+
+class Bench:
+    """One installation and its worker, seen from a test."""
+
+    def __init__(self, settings, supervisor, tiny_spec):
+        self.settings = settings
+        self.supervisor = supervisor
+        self.database = create_database(settings.database_url)
+        self._tiny_spec = tiny_spec
+
+    def submit(self, **options):
+        spec = parse_spec(self._tiny_spec(**options)).model_dump(mode="json")
+        with self.database.transaction() as session:
+            return jobs.accept_job(session, tenant="t", spec=spec, max_attempts=3).job.id
+
+    def work(self):
+        """Let the worker look into the queue; returns the thread that does."""
+        thread = threading.Thread(target=self.supervisor.run_queue)
+        thread.start()
+        return thread
+
+    def read(self, query, *arguments):
+        with self.database.reading() as session:
+            return query(session, *arguments)
+
+    def job(self, job_id):
+        return self.read(lambda session: session.get(Job, job_id))
+
+    def events(self, job_id):
+        with self.database.reading() as session:
+            return jobs.list_events(session, job_id, limit=1000)
+
+    def attempts(self, job_id):
+        return self.read(jobs.list_attempts, job_id)
+
+    def artifacts(self, job_id):
+        return self.read(jobs.list_artifacts, job_id)
+
+    def says(self, job_id, text):
+        return any(text in event.data.get("text", "") for event in self.events(job_id))
+
+    def wait_for_event(self, job_id, kind, **data):
+        deadline = time.monotonic() + DEADLINE_S
+        while not any(event.type == kind and data.items() <= event.data.items() for event in self.events(job_id)):
+            assert not is_terminal(self.job(job_id).state), self.job(job_id).error
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def finish(self, job_id, thread):
+        """Run the job to its end without waiting for its back-offs."""
+        thread.join(DEADLINE_S)
+        while not is_terminal(self.job(job_id).state):
+            with self.database.transaction() as session:
+                session.execute(update(Job).where(Job.id == job_id).values(not_before=db_now()))
+            self.supervisor.run_queue()
+
+    def busy_runner(self):
+        """The child that runs an experiment, not the warm one."""
+        (metrics,) = self.supervisor._scratch._folder.glob("runner-*/output/metrics.jsonl")
+        return next(child for child in psutil.Process().children() if Path(child.cwd()) == metrics.parent)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, migrated_sqlite):
+    folder = tmp_path_factory.mktemp("worker")
+    database_url = f"sqlite:///{shutil.copy(migrated_sqlite, folder)}"
+    return Settings(home=folder / "home", database_url=database_url, heartbeat_s=0.2, lease_s=30)
+
+
+@pytest.fixture(scope="module")
+def bench(settings, tiny_spec):
+    before = threading.active_count()
+    with Supervisor(settings) as supervisor:
+        bench = Bench(settings, supervisor, tiny_spec)
+        yield bench
+    bench.database.close()
+    assert threading.active_count() == before
+    assert list((settings.home / "scratch").iterdir()) == []
+    assert not [child for child in psutil.Process().children() if "worker.runner" in child.cmdline()]
+
+
+def test_an_experiment_that_the_user_must_mend_fails_at_once_and_says_so(bench):
+    job_id = bench.submit(model={"source": "path", "path": "/somewhere/else"})
+    bench.supervisor.run_queue()
+    job = bench.job(job_id)
+    assert (job.state, job.error["code"], job.error["fault"]) == (State.FAILED, "path_not_allowed", "user")
+    assert set(job.error) == {"code", "fault", "message", "next_step", "log_tail"}
+    assert len(bench.attempts(job_id)) == 1
+    assert bench.artifacts(job_id) == []
+
+
+def test_a_cancel_stops_the_child_and_publishes_nothing(bench, wait_until_gone):
+    job_id = bench.submit(steps=ENDLESS)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    child = bench.busy_runner()
+    with bench.database.transaction() as session:
+        jobs.request_cancel(session, "t", job_id)
+    thread.join(DEADLINE_S)
+    assert bench.job(job_id).state == State.CANCELLED
+    assert bench.attempts(job_id)[0].outcome == "cancelled"
+    assert bench.artifacts(job_id) == []
+    assert wait_until_gone([child]) == []
+
+
+def test_an_attempt_that_takes_too_long_is_stopped(bench):
+    job_id = bench.submit(steps=ENDLESS, limits={"max_runtime_s": 2})
+    bench.supervisor.run_queue()
+    job = bench.job(job_id)
+    assert (job.state, job.error["code"], job.error["fault"]) == (State.FAILED, "runtime_exceeded", "user")
+
+
+def test_results_that_cannot_be_stored_are_tried_again(bench):
+    job_id = bench.submit()
+    storage, elsewhere = bench.settings.home / "storage", bench.settings.home / "elsewhere"
+    storage.rename(elsewhere)
+    storage.write_text("not a folder")
+    thread = bench.work()
+    bench.wait_for_event(job_id, "state", **{"from": "running", "to": "queued"})
+    storage.unlink()
+    elsewhere.rename(storage)
+    bench.finish(job_id, thread)
+    assert bench.job(job_id).state == State.SUCCEEDED
+    assert bench.attempts(job_id)[0].error["code"] == "publishing_failed"
+
+
+def test_a_state_that_the_storage_damaged_is_not_used(bench):
+    job_id = bench.submit(cycles=2, steps=25)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "checkpoint", cycle=1)
+    bench.busy_runner().kill()
+    bench.wait_for_event(job_id, "state", **{"from": "running", "to": "queued"})
+    for file in (bench.settings.home / "storage/jobs" / job_id).rglob("attempts/*/*"):
+        file.write_bytes(b"damaged")
+    bench.finish(job_id, thread)
+    assert bench.job(job_id).state == State.SUCCEEDED
+    error = bench.attempts(job_id)[0].error
+    assert error["code"] == "runner_crashed"
+    assert "SIGKILL" in error["message"]
+    assert bench.says(job_id, "starts from the beginning")
+    assert not bench.says(job_id, "Resumed after")
+
+
+def test_a_draining_worker_gives_its_job_back_uncharged_and_soon(bench):
+    job_id = bench.submit(steps=ENDLESS)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    began = time.monotonic()
+    bench.supervisor.drain()  # nothing runs on this worker any more: the last test
+    thread.join(DEADLINE_S)
+    assert time.monotonic() - began < 5
+    job = bench.job(job_id)
+    assert (job.state, job.attempt) == (State.QUEUED, 0)
+    assert bench.attempts(job_id)[0].outcome == "released"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_job_on_postgresql_succeeds(database_url, tiny_spec, tmp_path):
+    settings = Settings(home=tmp_path / "home", database_url=database_url, heartbeat_s=0.2, lease_s=30)
+    with Supervisor(settings) as supervisor:
+        bench = Bench(settings, supervisor, tiny_spec)
+        job_id = bench.submit()
+        supervisor.run_queue()
+    assert bench.job(job_id).state == State.SUCCEEDED
+    assert {artifact.kind for artifact in bench.artifacts(job_id)} >= {"checkpoint", "result", "metrics", "log"}
+    bench.database.close()

@@ -1,0 +1,50 @@
+import os
+import threading
+
+import psutil
+import pytest
+
+from worker.child import Runner, RunnerUnavailable, child_environment
+
+SECRETS = ("SENTINEL_DATABASE_URL", "SENTINEL_REDIS_URL", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "PYTHONPATH")
+
+
+def test_a_child_sees_no_secrets_and_what_it_needs(tmp_path):
+    needed = {"PATH": "/bin", "HOME": "/root", "HF_HOME": "/hf", "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2"}
+    seen = child_environment(needed | dict.fromkeys(SECRETS, "secret"), scratch=tmp_path)
+    assert needed.items() <= seen.items()
+    assert "secret" not in seen.values()
+    assert seen["TMPDIR"] == str(tmp_path / "tmp")
+
+
+@pytest.fixture
+def runner(tmp_path):
+    runner = Runner(tmp_path / "runner")
+    yield runner
+    runner.close()
+
+
+def test_a_child_is_its_own_session_without_secrets_and_ends_when_its_parent_s_pipe_closes(runner, wait_until_gone):
+    child = psutil.Process(runner.pid)
+    assert os.getsid(runner.pid) == os.getpgid(runner.pid) == runner.pid
+    assert child.cwd() == str(runner.output)
+    assert not [name for name in child.environ() if name.startswith("SENTINEL_")]
+    assert runner.wait_ready(threading.Event())
+    assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    runner._process.stdin.close()  # what the kernel does when the parent is killed
+    assert wait_until_gone([child]) == []
+
+
+def test_killing_twice_is_harmless_and_leaves_nothing(runner):
+    runner.kill()
+    runner.kill()
+    assert not runner.alive
+    assert runner.wait() == -9
+    with pytest.raises(RunnerUnavailable):
+        runner.wait_ready(threading.Event())
+
+
+def test_waiting_for_a_runner_gives_way_to_a_stop(runner):
+    stop = threading.Event()
+    stop.set()
+    assert not runner.wait_ready(stop)

@@ -1,0 +1,34 @@
+import stat
+
+from api.settings import Settings
+from api.store.database import create_database, upgrade
+from api.store.keys import authenticate
+from worker.embedded import as_environment, ensure_key
+
+
+def test_children_read_the_same_settings(tmp_path, monkeypatch):
+    settings = Settings(home=tmp_path / "home", model_roots=[tmp_path, tmp_path / "b"], lease_s=7, port=1234)
+    for name, text in as_environment(settings).items():
+        monkeypatch.setenv(name, text)
+    assert Settings() == settings
+
+
+def test_the_key_is_made_once_works_and_only_its_owner_can_read_it(tmp_path):
+    url = f"sqlite:///{tmp_path / 'sentinel.db'}"
+    upgrade(url)
+    path = tmp_path / "api_key"
+    key = ensure_key(url, path)
+    assert ensure_key(url, path) == key == path.read_text().strip()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    database = create_database(url)
+    with database.reading() as session:
+        assert authenticate(session, key).scopes == ["read", "submit"]
+    database.close()
+
+
+def test_a_key_of_another_database_is_replaced(tmp_path):
+    urls = [f"sqlite:///{tmp_path / name}" for name in ("a.db", "b.db")]
+    for url in urls:
+        upgrade(url)
+    first, second = (ensure_key(url, tmp_path / "api_key") for url in urls)
+    assert first != second

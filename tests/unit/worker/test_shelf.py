@@ -1,0 +1,85 @@
+import pytest
+
+from api.store.errors import ObjectDamaged, ObjectMissing
+from api.store.leases import Claim
+from api.store.storage import Storage
+from worker.shelf import Shelf
+
+CLAIM = Claim(job_id="job_1", token=2, attempt=1, spec={}, resume=None)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return Storage((tmp_path / "storage").as_uri())
+
+
+@pytest.fixture
+def shelf(storage):
+    return Shelf(storage, CLAIM, check=lambda: None)
+
+
+def write(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+def test_a_state_comes_back_as_it_was(shelf, tmp_path):
+    files = {"state.json": "{}", "model.safetensors": "weights"}
+    manifest = shelf.store_state(write(tmp_path / "cycle-0001", files))
+    back = shelf.fetch_state(manifest, tmp_path / "resume")
+    assert {path.name: path.read_text() for path in back.iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [(lambda path: path.write_text("other"), ObjectDamaged), (lambda path: path.unlink(), ObjectMissing)],
+)
+def test_a_damaged_or_lost_state_is_refused(shelf, tmp_path, damage, error):
+    manifest = shelf.store_state(write(tmp_path / "cycle-0001", {"state.json": "{}"}))
+    damage(tmp_path / "storage" / manifest[0]["storage_key"])
+    with pytest.raises(error):
+        shelf.fetch_state(manifest, tmp_path / "resume")
+
+
+def test_published_are_the_results_and_the_log_but_no_resume_state(shelf, tmp_path):
+    output = write(
+        tmp_path / "output",
+        {
+            "checkpoint/config.json": "{}",
+            "checkpoint/model.safetensors": "w",
+            "result.json": "{}",
+            "metrics.jsonl": "",
+            "plots/losses.png": "png",
+            "state/cycle-0001/state.json": "{}",
+            "stray.txt": "",
+        },
+    )
+    log = write(tmp_path, {"runner.log": "words"}) / "runner.log"
+    published = {artifact.path: (artifact.kind, artifact.media_type) for artifact in shelf.store_output(output, log)}
+    assert published == {
+        "checkpoint/config.json": ("checkpoint", "application/json"),
+        "checkpoint/model.safetensors": ("checkpoint", "application/octet-stream"),
+        "metrics.jsonl": ("metrics", "application/jsonl"),
+        "plots/losses.png": ("plot", "image/png"),
+        "result.json": ("result", "application/json"),
+        "runner.log": ("log", "text/plain"),
+    }
+
+
+def test_keys_carry_job_token_and_hash(shelf, tmp_path):
+    (file,) = shelf.store_state(write(tmp_path / "cycle-0001", {"state.json": "{}"}))
+    assert file["storage_key"] == f"jobs/job_1/attempts/2/{file['sha256']}"
+
+
+def test_an_attempt_that_is_over_stops_storing(storage, tmp_path):
+    class Over(Exception):
+        pass
+
+    def over():
+        raise Over
+
+    with pytest.raises(Over):
+        Shelf(storage, CLAIM, check=over).store_state(write(tmp_path / "cycle-0001", {"state.json": "{}"}))

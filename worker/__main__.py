@@ -1,0 +1,28 @@
+"""Runs one worker: `python -m worker`. Settings come from the environment (`SENTINEL_*`)."""
+
+import logging
+import sys
+
+from celery.signals import worker_shutting_down
+
+from api.settings import Settings
+from worker import tasks
+from worker.app import create_app
+from worker.supervisor import Supervisor
+
+
+def main() -> int:
+    """Listen until a signal comes; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = Settings()
+    app = create_app(settings)
+    with Supervisor(settings) as supervisor:
+        tasks.register(app, supervisor)
+        worker_shutting_down.connect(lambda **_: supervisor.drain(), weak=False)
+        listener = app.Worker(without_gossip=True, without_mingle=True, without_heartbeat=True, quiet=True)
+        listener.start()
+    return int(listener.exitcode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

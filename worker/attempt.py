@@ -1,0 +1,201 @@
+"""One try of one job: hand it to a runner, relay what it says, publish what it made.
+
+However an attempt goes, it ends in exactly one write under its token, or in none when the lease
+is lost. Knows the order of things; how to keep a lease, move files or talk to a child is elsewhere.
+"""
+
+import errno
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from obstore.exceptions import BaseError
+from sqlalchemy.orm import Session
+
+from api.settings import Settings
+from api.store import leases
+from api.store.database import Database
+from api.store.errors import LeaseLost, ObjectDamaged, ObjectMissing
+from api.store.leases import Claim, NewArtifact, Recordable
+from api.store.storage import Storage
+from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
+from worker.child import Runner
+from worker.failures import AttemptFailed, DiskFull, PublishingFailed, RunnerCrashed, RuntimeExceeded, backoff_s
+from worker.keeper import LeaseKeeper
+from worker.runner import Assignment
+from worker.shelf import Shelf
+
+logger = logging.getLogger(__name__)
+
+Ending = Callable[[Session], object]
+POLL_S = 0.2  # longest delay until a cancel, a drain or the time limit is noticed
+BATCH = 200  # events per transaction
+
+
+class _Cancelled(Exception):
+    """The job's owner wants it stopped."""
+
+
+class _Drained(Exception):
+    """This worker is going away."""
+
+
+class Attempt:
+    """Runs `claim` on `runner`. The runner's folder belongs to the attempt from now on."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        runner: Runner,
+        *,
+        settings: Settings,
+        database: Database,
+        storage: Storage,
+        draining: threading.Event,
+    ) -> None:
+        self._claim = claim
+        self._runner = runner
+        self._settings = settings
+        self._draining = draining
+        self._keeper = LeaseKeeper(
+            database,
+            claim,
+            lease_s=settings.lease_s,
+            heartbeat_s=settings.heartbeat_s,
+            on_lost=runner.kill,
+        )
+        self._shelf = Shelf(storage, claim, check=self._check)
+        self._deadline = time.monotonic() + claim.spec["limits"]["max_runtime_s"]
+
+    def run(self) -> None:
+        """Bring the attempt to its end, whatever that is."""
+        logger.info("%s: attempt %d begins (token %d)", self._claim.job_id, self._claim.attempt, self._claim.token)
+        try:
+            with self._keeper:
+                ending = self._ending()
+            # The last beat is over, so that it cannot meet a job that has ended.
+            self._keeper.write(ending)
+        except LeaseLost:
+            logger.warning("%s: the lease is lost; nothing more is written", self._claim.job_id)
+        finally:
+            self._runner.close()
+
+    def _ending(self) -> Ending:
+        """Do the work; returns the one write that ends the attempt."""
+        try:
+            result = self._follow()
+            return partial(leases.succeed, claim=self._claim, result=result, artifacts=self._publish())
+        except _Cancelled:
+            return partial(leases.finish_cancel, claim=self._claim)
+        except _Drained:
+            return partial(leases.release, claim=self._claim, reason="drain")
+        except AttemptFailed as failure:
+            return self._failure(failure)
+        finally:
+            self._runner.kill()
+
+    def _failure(self, failure: AttemptFailed) -> Ending:
+        error = failure.report(log_tail=self._runner.log_tail())
+        logger.warning("%s: attempt %d failed: %s", self._claim.job_id, self._claim.attempt, error["message"])
+        retry_in = backoff_s(self._claim.attempt)
+        return partial(leases.fail, claim=self._claim, error=error, retry=failure.retry, backoff_s=retry_in)
+
+    def _follow(self) -> dict[str, Any]:
+        """Relay the child's events until it ends; returns its result."""
+        self._runner.assign(self._assignment())
+        result: dict[str, Any] | None = None
+        ended = False
+        while not ended:
+            events, ended = self._runner.next_events(wait_s=POLL_S, limit=BATCH)
+            self._relay(events)
+            result = next((event.result for event in events if isinstance(event, Finished)), result)
+            self._check()
+            self._check_runtime()
+        exit_code = self._runner.wait()
+        if result is None:
+            raise AttemptFailed(RunnerCrashed(exit_code).as_dict())
+        return result
+
+    def _assignment(self) -> Assignment:
+        return Assignment(
+            spec=self._claim.spec,
+            resume=self._resume(),
+            allowed_roots=self._settings.model_roots,
+        )
+
+    def _resume(self) -> Path | None:
+        if self._claim.resume is None:
+            return None
+        try:
+            return self._shelf.fetch_state(self._claim.resume, self._runner.folder / "resume")
+        except (ObjectMissing, ObjectDamaged) as lost:
+            text = f"The saved state cannot be used, so the run starts from the beginning: {lost.message}"
+            self._record([MessageLogged(level="warning", text=text)])
+            return None
+
+    def _relay(self, events: Sequence[Event]) -> None:
+        """Record events in their order; a checkpoint is stored where it stands among them."""
+        pending: list[Recordable] = []
+        for event in events:
+            match event:
+                case CheckpointSaved():
+                    self._record(pending)
+                    pending = []
+                    self._keep_state(event)
+                case Failed():
+                    self._record(pending)
+                    raise AttemptFailed(event.error)
+                case Finished():
+                    pass
+                case _:
+                    pending.append(event)
+        self._record(pending)
+
+    def _record(self, events: list[Recordable]) -> None:
+        if events:
+            self._keeper.write(partial(leases.record_events, claim=self._claim, events=events))
+
+    def _keep_state(self, saved: CheckpointSaved) -> None:
+        """Store a cycle's state so that a later attempt can resume; older ones are of no more use here."""
+        directory = self._runner.output / saved.directory
+        with _storing():
+            manifest = self._shelf.store_state(directory)
+        record = partial(leases.record_checkpoint, claim=self._claim, cycle=saved.cycle, manifest=manifest)
+        self._keeper.write(record)
+        for older in directory.parent.iterdir():
+            if older.name < directory.name:
+                shutil.rmtree(older)
+
+    def _publish(self) -> list[NewArtifact]:
+        self._record([PhaseStarted(phase=Phase.PUBLISHING), Progressed(fraction=1.0)])
+        with _storing():
+            return self._shelf.store_output(self._runner.output, self._runner.log)
+
+    def _check(self) -> None:
+        self._keeper.check()
+        if self._keeper.cancelled:
+            raise _Cancelled
+        if self._draining.is_set():
+            raise _Drained
+
+    def _check_runtime(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise AttemptFailed(RuntimeExceeded(self._claim.spec["limits"]["max_runtime_s"]).as_dict())
+
+
+@contextmanager
+def _storing() -> Iterator[None]:
+    """What goes wrong with files while they are stored fails the attempt."""
+    try:
+        yield
+    except OSError as error:
+        cause = DiskFull(error) if error.errno == errno.ENOSPC else PublishingFailed(error)
+        raise AttemptFailed(cause.as_dict()) from error
+    except (ObjectMissing, ObjectDamaged, BaseError) as error:
+        raise AttemptFailed(PublishingFailed(error).as_dict()) from error

@@ -1,0 +1,182 @@
+"""The parent's side of runner processes: spawn, assign, listen, kill.
+
+Knows the pipe protocol of `worker.runner` and what a child may see of this process's
+environment. Knows nothing of jobs, leases or the database.
+"""
+
+import logging
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sentinel.errors import SentinelError
+from sentinel.events import EVENT_ADAPTER, Event
+from worker.runner import READY, Assignment
+
+logger = logging.getLogger(__name__)
+
+# What a child may inherit: paths, locale, proxies, and the settings of its numerical libraries.
+INHERITED_NAMES = frozenset({"PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+INHERITED_PREFIXES = ("HF_", "CUDA", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH_", "LC_", "COVERAGE_")
+PROXY_NAMES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"})
+READY_TIMEOUT_S = 300.0  # a cold import of torch from a slow disk
+EXIT_TIMEOUT_S = 30.0
+
+
+class RunnerUnavailable(SentinelError):
+    """This worker cannot start a runner, so it takes no job."""
+
+    code = "runner_unavailable"
+    next_step = "Read the runner's log lines above; the worker's installation is likely broken."
+
+
+def child_environment(environment: Mapping[str, str], *, scratch: Path) -> dict[str, str]:
+    """The part of `environment` that a runner may see; temporary files go to `scratch`."""
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name in INHERITED_NAMES or name.startswith(INHERITED_PREFIXES) or name.upper() in PROXY_NAMES
+    }
+    return kept | {"TMPDIR": str(scratch / "tmp"), "MPLBACKEND": "agg", "PYTHONUNBUFFERED": "1"}
+
+
+class Runner:
+    """One child process with its own folder, session and log; runs one assignment and ends.
+
+    Attributes:
+        folder: The child's scratch folder; `output` in it is its working directory.
+        log: What the child and its libraries printed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "output"
+        self.log = folder / "runner.log"
+        for each in (self.output, folder / "tmp"):
+            each.mkdir(parents=True)
+        self._ready = threading.Event()
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._process = self._spawn()
+        self._listener = threading.Thread(target=self._listen, name=f"runner-{self.pid}", daemon=True)
+        self._listener.start()
+
+    def _spawn(self) -> subprocess.Popen[str]:
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                # -P: the child must not import what an experiment writes into its folder.
+                [sys.executable, "-P", "-m", "worker.runner"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self.output,
+                env=child_environment(os.environ, scratch=self.folder),
+                start_new_session=True,
+                text=True,
+                encoding="utf-8",
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its group and session."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def wait_ready(self, stop: threading.Event) -> bool:
+        """Wait until the child has imported torch; false if `stop` was set before.
+
+        Raises:
+            RunnerUnavailable: The child ended instead, or took too long.
+        """
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not self._ready.wait(0.1):
+            if stop.is_set():
+                return False
+            if not self.alive or time.monotonic() > deadline:
+                raise RunnerUnavailable(f"The runner did not get ready:\n{self.log_tail()}")
+        return True
+
+    def assign(self, assignment: Assignment) -> None:
+        """Hand over the one assignment; stdin stays open as the child's sign of life from us."""
+        assert self._process.stdin is not None  # noqa: S101 - opened as a pipe
+        try:
+            self._process.stdin.write(assignment.model_dump_json() + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            logger.warning("runner %d ended before its assignment", self.pid)
+
+    def next_events(self, *, wait_s: float, limit: int) -> tuple[list[Event], bool]:
+        """Events since the last call, at most `limit`, waiting `wait_s` for the first; and whether the child ended."""
+        events: list[Event] = []
+        try:
+            event = self._events.get(timeout=wait_s)
+            while event is not None:
+                events.append(event)
+                if len(events) == limit:
+                    return events, False
+                event = self._events.get_nowait()
+        except queue.Empty:
+            return events, False
+        return events, True
+
+    def wait(self) -> int:
+        """Exit code; a negative one is the signal that ended the child. Kills a child that does not end."""
+        try:
+            return self._process.wait(EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self._process.wait()
+
+    def kill(self) -> None:
+        """End the child and its whole process group now. May be called from any thread, any number of times."""
+        if self.alive:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            self._process.wait()
+
+    def close(self) -> None:
+        """End the child and let go of its pipes and its folder."""
+        self.kill()
+        self._listener.join()
+        assert self._process.stdin is not None  # noqa: S101 - opened as a pipe
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines of the log."""
+        with self.log.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - 200 * lines))
+            text = log.read().decode("utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _listen(self) -> None:
+        """Turn the child's lines into events until its stdout closes."""
+        assert self._process.stdout is not None  # noqa: S101 - opened as a pipe
+        with self._process.stdout as lines:
+            try:
+                for line in lines:
+                    if line.strip() == READY:
+                        self._ready.set()
+                    else:
+                        self._events.put(EVENT_ADAPTER.validate_json(line))
+            except ValidationError:
+                logger.exception("runner %d wrote what is no event", self.pid)
+                self.kill()
+        self._events.put(None)

@@ -1,0 +1,133 @@
+"""The child process of one attempt: `python -m worker.runner`.
+
+Imports torch, says it is ready, reads one assignment as a JSON line, runs the experiment and
+writes its events as JSON lines. It has no database, no storage and no secrets; it ends when
+its parent ends. What becomes of the events and files is the supervisor's business.
+"""
+
+import logging
+import os
+import queue
+import resource
+import sys
+import threading
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import BaseModel, ConfigDict
+
+from sentinel.errors import Fault, SentinelError
+from sentinel.events import Event, Failed
+from sentinel.spec import parse_spec
+
+logger = logging.getLogger(__name__)
+
+READY = "ready"
+MAX_FILE_DESCRIPTORS = 4096
+
+
+class Assignment(BaseModel):
+    """What one attempt has to do; results go to the working directory.
+
+    Attributes:
+        spec: The job's spec as it was accepted.
+        resume: Cycle folder of an earlier attempt, if any.
+        allowed_roots: Folders under which the spec may name files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: dict[str, Any]
+    resume: Path | None
+    allowed_roots: list[Path]
+
+
+class OutOfMemory(SentinelError):
+    """The model and its training state do not fit in memory."""
+
+    code = "out_of_memory"
+    fault = Fault.RESOURCE
+    next_step = "Lower `heal.batch_tokens` or `data.sequence_length`, or use a device with more memory."
+
+
+class LineReporter:
+    """Writes each event as one JSON line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def emit(self, event: Event) -> None:
+        """Write and flush, so that the parent sees it at once."""
+        self._stream.write(event.model_dump_json() + "\n")
+        self._stream.flush()
+
+
+def main() -> None:
+    """Warm up, run one assignment, report how it ended."""
+    _limit_resources()
+    stream = _take_stdout()
+    assignments = _watch_stdin()
+    # The slow imports that make a runner warm.
+    from transformers.utils.logging import disable_progress_bar
+
+    import sentinel.experiment  # noqa: F401
+
+    disable_progress_bar()
+    stream.write(READY + "\n")
+    stream.flush()
+    _run(Assignment.model_validate_json(assignments.get()), LineReporter(stream))
+
+
+def _run(assignment: Assignment, reporter: LineReporter) -> None:
+    from torch import OutOfMemoryError
+
+    from sentinel.experiment import run
+
+    try:
+        run(
+            parse_spec(assignment.spec),
+            output=Path(),  # the result names its files relative to where they are published
+            reporter=reporter,
+            resume=assignment.resume,
+            allowed_roots=assignment.allowed_roots,
+        )
+    except SentinelError as error:
+        logger.exception("the experiment failed")
+        reporter.emit(Failed(error=error.as_dict()))
+    except (MemoryError, OutOfMemoryError) as error:
+        logger.exception("out of memory")
+        reporter.emit(Failed(error=OutOfMemory(f"Out of memory: {error}").as_dict()))
+
+
+def _take_stdout() -> TextIO:
+    """Keep the real stdout for events; whatever libraries print goes to the log."""
+    private = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return os.fdopen(private, "w", encoding="utf-8")
+
+
+def _watch_stdin() -> queue.SimpleQueue[str]:
+    """Read the assignment in a thread that ends this process when the parent's end of the pipe closes."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def watch() -> None:
+        line = sys.stdin.readline()
+        if line:
+            lines.put(line)
+            sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+    return lines
+
+
+def _limit_resources() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptors = MAX_FILE_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_FILE_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    main()
