@@ -22,7 +22,7 @@ serve: setup ## Run the whole service here until Ctrl-C
 	$(BIN)/python -m worker.embedded
 
 test: setup ## Run every test that runs on this machine, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 check: setup ## Lint, types, import arrows, migrations, dead code
 	$(BIN)/ruff check .

@@ -147,7 +147,7 @@ def test_results_that_cannot_be_stored_are_tried_again(bench):
 
 
 def test_a_state_that_the_storage_damaged_is_not_used(bench):
-    job_id = bench.submit(cycles=2, steps=25)
+    job_id = bench.submit(cycles=2, steps=100)
     thread = bench.work()
     bench.wait_for_event(job_id, "checkpoint", cycle=1)
     bench.busy_runner().kill()
