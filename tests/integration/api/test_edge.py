@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -87,10 +88,16 @@ def test_a_request_id_is_made_where_none_is_sane(service, given):
 def test_every_request_is_one_line_in_the_log(service, caplog):
     with caplog.at_level(logging.INFO, logger="api.access"):
         service.client.get("/v1/jobs", headers={"X-Request-Id": "seen"})
-    lines = [json.loads(record.message) for record in caplog.records if record.name == "api.access"]
-    assert [(line["method"], line["path"], line["status"]) for line in lines if line["request_id"] == "seen"] == [
-        ("GET", "/v1/jobs", 200)
-    ]
+        # The line is written once the response is out, so the client may be here first.
+        deadline = time.monotonic() + 10
+        while not (seen := _logged(caplog, "seen")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert [(line["method"], line["path"], line["status"]) for line in seen] == [("GET", "/v1/jobs", 200)]
+
+
+def _logged(caplog, request_id):
+    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "api.access"]
+    return [line for line in lines if line["request_id"] == request_id]
 
 
 def test_without_redis_the_service_is_degraded_but_accepts(service, spec):
