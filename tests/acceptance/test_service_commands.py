@@ -1,0 +1,75 @@
+"""`sentinel submit | watch | list | cancel | download`, as processes of their own against a running service."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from sentinel.replies import Job
+
+
+@pytest.fixture
+def command(service, tmp_path):
+    def run(*arguments, **environment):
+        access = {"SENTINEL_URL": service.base_url, "SENTINEL_API_KEY": service.api_key}
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "sentinel", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | access | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_a_job_from_submit_to_download(command, tiny_spec, tmp_path):
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(tiny_spec()))
+    submitted = command("submit", "spec.yaml", "--name", "by command", "--watch", "--json")
+    assert submitted.returncode == 0, submitted.stderr
+    job = Job.model_validate_json(submitted.stdout)
+    assert (job.state, job.name) == ("succeeded", "by command")
+    assert "pruning · cycle 1" in submitted.stderr
+
+    watched = command("watch", job.id)
+    assert "KV cache" in watched.stdout
+    assert f"{job.id} succeeded" in watched.stdout
+    assert job.id in command("list", "--name", "by command").stdout
+    (line,) = command("list", "--name", "by command", "--json", "--limit", "1").stdout.splitlines()
+    assert json.loads(line)["id"] == job.id
+
+    downloaded = command("download", job.id, "pruned")
+    assert downloaded.stdout.strip() == "pruned"
+    assert (tmp_path / "pruned" / "model.safetensors").is_file()
+    again = command("download", job.id, "pruned")
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+
+
+def test_a_job_is_cancelled_and_watching_it_says_so(command, tiny_spec, tmp_path):
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(tiny_spec(steps=1_000_000)))
+    job_id = command("submit", "spec.yaml").stdout.strip()
+    assert command("cancel", job_id).stdout.strip() in ("cancelling", "cancelled")
+    watched = command("watch", job_id)
+    assert watched.returncode == 3
+    assert f"{job_id} cancelled" in watched.stdout
+
+
+def test_the_embedded_key_is_found_and_a_missing_one_explained(command, service, tmp_path):
+    without = command("list", SENTINEL_API_KEY="")
+    assert without.returncode == 2
+    assert "no API key" in without.stderr
+    (tmp_path / ".sentinel").mkdir()
+    (tmp_path / ".sentinel" / "api_key").write_text(service.api_key + "\n")
+    assert command("list", SENTINEL_API_KEY="").returncode == 0
+
+
+def test_refusals_come_with_what_to_do(command):
+    unknown = command("watch", "job_00000000000000000000000000000000")
+    assert unknown.returncode == 2
+    assert "Traceback" not in unknown.stderr
+    assert len(unknown.stderr.strip().splitlines()) >= 2
