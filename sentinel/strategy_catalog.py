@@ -54,7 +54,7 @@ STRATEGIES = (
     StrategyEntry(
         name="taylor",
         summary="Keeps the groups whose gate changes the loss the most, to first order.",
-        formula="|∂loss/∂m_h|, m_h the gate of h",
+        formula="E over windows of |∂loss/∂m_h|, m_h the gate of h",
         source="Michel et al. 2019, Are Sixteen Heads Really Better than One?",
         needs=["weights", "gradients"],
         cost="One forward and backward pass over the calibration text, for the gates only.",
