@@ -163,7 +163,8 @@ async def events(
 
     found = await to_thread.run_sync(look)
     if "text/event-stream" in accept.lower():
-        return EventSourceResponse(watching.follow(resources, caller, job_id, after=after))
+        events = watching.follow(resources, caller, job_id, after=after)
+        return EventSourceResponse(events, shutdown_grace_period=watching.STOP_GRACE_S)
     return found
 
 

@@ -21,6 +21,8 @@ from api.store import jobs as store
 from api.store.states import State, is_terminal
 
 POLL_S = 0.25
+# How long a stream has to end by itself when the server stops; without it, it is cut in the middle of its body.
+STOP_GRACE_S = 1.5
 BATCH = 500  # events read in one transaction
 
 
