@@ -1,6 +1,7 @@
 """What tests of the whole service share: a tiny job, and which processes belong to an installation."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from worker.embedded import EmbeddedService
 
 # For models this small a second thread costs more than it does; child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Started in a shell's background, this process ignores Ctrl-C, and so would every process that a test starts and stops.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
