@@ -6,16 +6,13 @@ from which a killed run goes on to the same weights. Knows no database and no HT
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from sentinel.data.loaders.documents import Documents, load_documents
-from sentinel.data.loaders.windows import pack_windows
-from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
 from sentinel.events import CheckpointSaved, Finished, Phase, Reporter
+from sentinel.inputs import Inputs, check_inputs, load_inputs
 from sentinel.models.evaluation import (
     PROTOCOL,
     compare,
@@ -25,14 +22,11 @@ from sentinel.models.evaluation import (
     mean_loss,
     perplexity,
 )
-from sentinel.models.families.base import Family
-from sentinel.models.loaders.load import load_model
 from sentinel.models.loaders.tokenizer import generate
-from sentinel.models.optimized.export import export, resolve_form
-from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, sequences_per_step, steps_per_cycle
+from sentinel.models.optimized.export import export
+from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.pruning.schedule import sparsity_at
-from sentinel.pruning.selection import Budget, check_budget, planned_removals
 from sentinel.pruning.visualization.plots import plot_kept_groups, plot_losses
 from sentinel.result import (
     CycleRecord,
@@ -53,7 +47,6 @@ from sentinel.utils.checkpoints.cycle_state import (
     spec_digest,
     state_folder,
 )
-from sentinel.utils.device import resolve_device
 from sentinel.utils.metrics_log import MetricsLog
 from sentinel.utils.progress_tracker import ProgressTracker
 
@@ -91,92 +84,11 @@ def run(
         tracker = ProgressTracker(log)
         torch.manual_seed(spec.seed)
         with tracker.phase(Phase.LOADING):
-            inputs = _load(spec, allowed_roots)
-            _check(spec, inputs)
+            inputs = load_inputs(spec, allowed_roots=allowed_roots)
+            check_inputs(spec, inputs)
         result = _Run(spec, inputs, output=output, reporter=log, tracker=tracker, resume=resume).result()
         log.emit(Finished(result=result.model_dump(mode="json")))
         return result
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Inputs:
-    """Everything that is loaded before the first cycle; windows are (windows, sequence_length) on the device."""
-
-    dense: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    family: Family
-    calibration: torch.Tensor
-    training: torch.Tensor
-    evaluation: torch.Tensor
-    text: str
-
-
-def _load(spec: Spec, allowed_roots: Sequence[Path] | None) -> _Inputs:
-    device = resolve_device(spec.device)
-    dense, tokenizer, family = load_model(
-        spec.model, device=device, dtype=spec.model.dtype, allowed_roots=allowed_roots
-    )
-    _check_length(spec.data.sequence_length, dense)
-    documents = load_documents(spec.data, allowed_roots=allowed_roots)
-    training, evaluation = _windows(spec, documents, tokenizer)
-    dense.requires_grad_(False)  # noqa: FBT003 - torch's own signature
-    return _Inputs(
-        dense=dense,
-        tokenizer=tokenizer,
-        family=family,
-        calibration=training[: spec.prune.calibration_sequences].to(device),
-        training=training.to(device),
-        evaluation=evaluation.to(device),
-        text=documents.description,
-    )
-
-
-def _windows(spec: Spec, documents: Documents, tokenizer: PreTrainedTokenizerBase) -> tuple[torch.Tensor, torch.Tensor]:
-    length = spec.data.sequence_length
-    training = pack_windows(documents.train, tokenizer, sequence_length=length, limit=_training_windows(spec))
-    evaluation = pack_windows(
-        documents.evaluation, tokenizer, sequence_length=length, limit=max(1, spec.evaluate.tokens // length)
-    )
-    return training, evaluation
-
-
-def _training_windows(spec: Spec) -> int | None:
-    """As many windows as calibration and all healing steps can use; None for all."""
-    if spec.heal is None:
-        return spec.prune.calibration_sequences
-    if spec.heal.epochs is not None:
-        return None
-    healing = spec.prune.cycles * spec.heal.steps * sequences_per_step(spec.heal, spec.data.sequence_length)
-    return max(spec.prune.calibration_sequences, healing)
-
-
-def _check_length(sequence_length: int, model: PreTrainedModel) -> None:
-    longest = getattr(model.config, "max_position_embeddings", sequence_length)
-    if sequence_length > longest:
-        raise DataInvalid(f"data.sequence_length is {sequence_length}, but the model reads {longest} tokens at most.")
-
-
-def _check(spec: Spec, inputs: _Inputs) -> None:
-    """Refuse what is bound to fail at the end, before hours are spent on it."""
-    counts = inputs.family.counts(inputs.dense)
-    prune = spec.prune
-    budget = Budget(
-        dense_counts=counts, counts=counts, sparsity=prune.target.sparsity, minimum_per_layer=prune.minimum_per_layer
-    )
-    check_budget(budget, allocation=prune.allocation)
-    planned = planned_removals(budget, allocation=prune.allocation)
-    if prune.target.sparsity > 0 and not any(planned):
-        raise SpecInvalid(
-            f"Sparsity {prune.target.sparsity:g} removes no group from layers of {counts} groups. "
-            "Raise prune.target.sparsity, or use prune.allocation: global."
-        )
-    if prune.allocation == "uniform":
-        left = [count - gone for count, gone in zip(counts, planned, strict=True)]
-        resolve_form(inputs.dense.config, left, spec.export.form)
-    elif spec.export.form == "stock":
-        raise ExportImpossible(
-            "A stock class needs equal counts in every layer; `allocation: global` makes them differ."
-        )
 
 
 class _Run:
@@ -185,7 +97,7 @@ class _Run:
     def __init__(
         self,
         spec: Spec,
-        inputs: _Inputs,
+        inputs: Inputs,
         *,
         output: Path,
         reporter: Reporter,

@@ -1,0 +1,113 @@
+"""Everything that a run needs before its first cycle: loaded, packed, and checked against the spec.
+
+Knows what a spec asks of a model and a text together; changes neither.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sentinel.data.loaders.documents import Documents, load_documents
+from sentinel.data.loaders.windows import pack_windows
+from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
+from sentinel.models.families.base import Family
+from sentinel.models.loaders.load import load_model
+from sentinel.models.optimized.export import resolve_form
+from sentinel.pruning.fine_tuning.fine_tuner import sequences_per_step
+from sentinel.pruning.selection import Budget, check_budget, planned_removals
+from sentinel.spec import Spec
+from sentinel.utils.device import resolve_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Everything that is loaded before the first cycle; windows are (windows, sequence_length) on the device."""
+
+    dense: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    family: Family
+    calibration: torch.Tensor
+    training: torch.Tensor
+    evaluation: torch.Tensor
+    text: str
+
+
+def load_inputs(spec: Spec, *, allowed_roots: Sequence[Path] | None) -> Inputs:
+    """Load the model and pack the text.
+
+    Raises:
+        SentinelError: As `load_model`, `load_documents` and `pack_windows` say; or the windows are too long.
+    """
+    device = resolve_device(spec.device)
+    dense, tokenizer, family = load_model(
+        spec.model, device=device, dtype=spec.model.dtype, allowed_roots=allowed_roots
+    )
+    _check_length(spec.data.sequence_length, dense)
+    documents = load_documents(spec.data, allowed_roots=allowed_roots)
+    training, evaluation = _windows(spec, documents, tokenizer)
+    dense.requires_grad_(False)  # noqa: FBT003 - torch's own signature
+    return Inputs(
+        dense=dense,
+        tokenizer=tokenizer,
+        family=family,
+        calibration=training[: spec.prune.calibration_sequences].to(device),
+        training=training.to(device),
+        evaluation=evaluation.to(device),
+        text=documents.description,
+    )
+
+
+def _windows(spec: Spec, documents: Documents, tokenizer: PreTrainedTokenizerBase) -> tuple[torch.Tensor, torch.Tensor]:
+    length = spec.data.sequence_length
+    training = pack_windows(documents.train, tokenizer, sequence_length=length, limit=_training_windows(spec))
+    evaluation = pack_windows(
+        documents.evaluation, tokenizer, sequence_length=length, limit=max(1, spec.evaluate.tokens // length)
+    )
+    return training, evaluation
+
+
+def _training_windows(spec: Spec) -> int | None:
+    """As many windows as calibration and all healing steps can use; None for all."""
+    if spec.heal is None:
+        return spec.prune.calibration_sequences
+    if spec.heal.epochs is not None:
+        return None
+    healing = spec.prune.cycles * spec.heal.steps * sequences_per_step(spec.heal, spec.data.sequence_length)
+    return max(spec.prune.calibration_sequences, healing)
+
+
+def _check_length(sequence_length: int, model: PreTrainedModel) -> None:
+    longest = getattr(model.config, "max_position_embeddings", sequence_length)
+    if sequence_length > longest:
+        raise DataInvalid(f"data.sequence_length is {sequence_length}, but the model reads {longest} tokens at most.")
+
+
+def check_inputs(spec: Spec, inputs: Inputs) -> None:
+    """Refuse what is bound to fail at the end, before hours are spent on it.
+
+    Raises:
+        SpecInvalid: The sparsity cannot be reached, or removes nothing.
+        ExportImpossible: The form cannot express what will be left.
+    """
+    counts = inputs.family.counts(inputs.dense)
+    prune = spec.prune
+    budget = Budget(
+        dense_counts=counts, counts=counts, sparsity=prune.target.sparsity, minimum_per_layer=prune.minimum_per_layer
+    )
+    check_budget(budget, allocation=prune.allocation)
+    planned = planned_removals(budget, allocation=prune.allocation)
+    if prune.target.sparsity > 0 and not any(planned):
+        raise SpecInvalid(
+            f"Sparsity {prune.target.sparsity:g} removes no group from layers of {counts} groups. "
+            "Raise prune.target.sparsity, or use prune.allocation: global."
+        )
+    if prune.allocation == "uniform":
+        left = [count - gone for count, gone in zip(counts, planned, strict=True)]
+        resolve_form(inputs.dense.config, left, spec.export.form)
+    elif spec.export.form == "stock":
+        raise ExportImpossible(
+            "A stock class needs equal counts in every layer; `allocation: global` makes them differ."
+        )
