@@ -1,6 +1,6 @@
 """The `sentinel` command. Thin: reads arguments, calls the library or the client, prints.
 
-torch is imported only by `run`; everything else answers at once.
+torch is imported only by `run` and `check-family`; everything else answers at once.
 """
 
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from sentinel import service_commands
 from sentinel.display import ProgressDisplay, result_table
 from sentinel.errors import Fault, SentinelError, SpecInvalid
 from sentinel.result import Result
+from sentinel.spec import ModelSource, model_section
 from sentinel.spec_flags import SPEC_ARGUMENTS_SETTINGS, SpecArguments, flags, spec_from_arguments
 
 # Exit codes: 2 is what shells and argparse use for a wrong call, 1 for everything that failed later.
@@ -68,6 +70,39 @@ def fields() -> None:
     for flag in flags():
         table.add_row(flag.name, flag.default, flag.description)
     Console().print(table, markup=False, highlight=False)
+
+
+@app.command()
+def check_family(
+    model: Annotated[str, typer.Argument(help="A folder (./model), a hub id, or builtin/gpt2.")],
+    *,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of a hub model.")] = "main",
+) -> None:
+    """Try on a model what must hold for every supported one: masking, surgery, export, reload."""
+    source = _model_source(model, revision=revision)
+    # Imported late: torch takes seconds, and a wrong name should answer at once.
+    from transformers.utils import logging
+
+    from sentinel.models.checking import check_family as laws
+
+    logging.disable_progress_bar()
+    results = laws.check_family(source)
+    table = Table("law", "cut", "measured", "passed", box=None)
+    for result in results:
+        table.add_row(result.law, result.cut, result.measured, "yes" if result.passed else "NO")
+    Console().print(table, markup=False, highlight=False)
+    if not all(result.passed for result in results):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _model_source(name: str, *, revision: str) -> ModelSource:
+    section = model_section(name)
+    if section["source"] == "hub":
+        section["revision"] = revision
+    try:
+        return TypeAdapter[ModelSource](ModelSource).validate_python(section)
+    except ValidationError as invalid:
+        raise SpecInvalid(f"{name!r} at {revision!r} is neither a folder, a hub id nor a builtin model.") from invalid
 
 
 def _state_to_resume(output: Path, *, resume: bool) -> Path | None:

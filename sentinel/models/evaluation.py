@@ -1,12 +1,9 @@
-"""Measures models under one protocol: loss, KL to the dense model, size, cache and latency.
+"""Measures models under one protocol: loss, KL to the dense model, size and cache.
 
 Knows models and windows of tokens; knows nothing of pruning.
 """
 
 import math
-import statistics
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +15,6 @@ from sentinel.models.families.base import Family
 from sentinel.utils.metrics import kl_divergences, next_token_losses
 
 PROTOCOL = "Mean next-token cross-entropy in nats over windows of sequence_length, no overlap, BOS + document streams."
-# Forward passes per model that the latency is the median of, after one that warms up.
-LATENCY_REPEATS = 15
 MAX_LOSS = 700.0
 
 
@@ -67,22 +62,6 @@ def compare(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tens
     return Comparison(dense_loss=dense_loss, pruned_loss=pruned_loss, kl_to_dense=kl)
 
 
-@torch.no_grad()
-def interleaved_latency(models: Sequence[PreTrainedModel], window: torch.Tensor) -> list[float]:
-    """Median milliseconds of a forward pass over one (sequence_length,) window, batch 1, per model.
-
-    The models take turns, so that a busy moment of the machine hits all of them alike.
-    """
-    tokens = window[None]
-    times: list[list[float]] = [[] for _ in models]
-    for repeat in range(LATENCY_REPEATS + 1):
-        for model, seen in zip(models, times, strict=True):
-            elapsed = _timed_forward(model, tokens)
-            if repeat > 0:
-                seen.append(elapsed)
-    return [statistics.median(seen) for seen in times]
-
-
 def count_parameters(model: PreTrainedModel) -> int:
     """Parameters that exist; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -90,7 +69,7 @@ def count_parameters(model: PreTrainedModel) -> int:
 
 def kv_bytes_per_token(model: PreTrainedModel, family: Family) -> int:
     """Bytes of keys and values that one token adds to the cache, over all layers, in the model's dtype."""
-    return 2 * sum(family.counts(model)) * family.head_dim(model.config) * model.dtype.itemsize
+    return 2 * sum(family.counts(model, "attention")) * family.head_dim(model.config) * model.dtype.itemsize
 
 
 def perplexity(loss: float) -> float:
@@ -107,16 +86,3 @@ def _finite(loss: float) -> float:
 
 def _predicted_tokens(windows: torch.Tensor) -> int:
     return windows.shape[0] * (windows.shape[1] - 1)
-
-
-def _timed_forward(model: PreTrainedModel, tokens: torch.Tensor) -> float:
-    _synchronize(tokens.device)
-    start = time.perf_counter()
-    model(input_ids=tokens, use_cache=False)
-    _synchronize(tokens.device)
-    return (time.perf_counter() - start) * 1000
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -66,7 +66,7 @@ class Gates:
         gates = self.values[index]
         if gates.ndim == 2:
             gates = gates[:, None, :]
-        gated = x.unflatten(-1, (gates.shape[-1], -1)) * gates[..., None]
+        gated = x.unflatten(-1, (gates.shape[-1], self.sites[index].group_width)) * gates[..., None]
         return (gated.flatten(-2), *rest)
 
 

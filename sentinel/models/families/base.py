@@ -1,22 +1,29 @@
 """What a family tells about an architecture: which slices of which tensors make up a group.
 
-Knows how a group's slices are found, cut and widened once a family has named the projections.
+Knows what follows once a family has named the modules (see `parts`): counts, surgery, configs.
 Knows no architecture and no forward pass.
-
-Legend: a projection maps `in` features to `out` features; its weight is read as (out x in)
-whatever way its class stores it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-Side = Literal["in", "out"]
+from sentinel.errors import ExportImpossible
+from sentinel.models.families.adaptations import adapt
+from sentinel.models.families.parts import Part, cut_groups, num_groups_of, parameter
+
+__all__ = ["UNITS", "Family", "Part", "Site", "Unit", "output_bias", "output_weight", "set_output"]
+
+Unit = Literal["attention", "mlp"]
+# In the order in which a layer computes them, where it computes one after the other.
+UNITS: tuple[Unit, ...] = ("attention", "mlp")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,158 +31,198 @@ class Site:
     """The groups of one unit in one layer.
 
     Attributes:
-        unit: Kind of group, e.g. `attention`.
+        unit: Kind of group.
         layer: Index of the decoder layer.
         num_groups: Groups the layer has now.
         group_width: Columns of the output projection's input that belong to one group; they are contiguous.
+        group_parameters: Weights and biases that one group owns.
         output: The output projection.
     """
 
-    unit: str
+    unit: Unit
     layer: int
     num_groups: int
     group_width: int
+    group_parameters: int
     output: nn.Module
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
-    """One projection of which every group owns a slice.
-
-    Attributes:
-        module: `nn.Linear` or `Conv1D`.
-        side: The features that are sliced: what goes `in` or what comes `out`.
-        width: Features per group.
-        blocks: How often the groups repeat along the side; 3 for a fused query-key-value projection.
-    """
-
-    module: nn.Module
-    side: Side
-    width: int
-    blocks: int = 1
-
-    def features(self, groups: Sequence[int], *, num_groups: int) -> Tensor:
-        """Indices of the groups' features along the side, in order, for a layer of `num_groups` groups."""
-        blocks = torch.arange(self.blocks)[:, None, None] * num_groups * self.width
-        starts = torch.tensor(groups, dtype=torch.long)[None, :, None] * self.width
-        return (blocks + starts + torch.arange(self.width)).flatten()
-
-    def tensors(self) -> Iterable[tuple[str, nn.Parameter, int]]:
-        """Name, value and sliced dimension of each parameter that the groups share."""
-        yield "weight", _parameter(self.module, "weight"), self.weight_dim
-        if self.side == "out" and getattr(self.module, "bias", None) is not None:
-            yield "bias", _parameter(self.module, "bias"), 0
-
-    @property
-    def weight_dim(self) -> int:
-        """Dimension of the stored weight that runs along the side."""
-        stored_out_first = not isinstance(self.module, Conv1D)
-        return 0 if (self.side == "out") == stored_out_first else 1
-
-
-class Family(Protocol):
+class Family(ABC):
     """Where the groups of one architecture live. Counts are always those of the model as it is now.
 
     Attributes:
         model_types: Values of a config's `model_type` that this family serves.
         architectures: The stock classes.
-        remote_module: Modelling file for uneven layers, in `optimized/remote_code`.
+        heads_key: The config's name for the number of query heads.
+        kv_heads_key: The same for KV heads; None where every head has its own keys and values.
+        neurons_key: The same for the neurons of the MLP; None where the stock class derives their number.
+        explicit_head_dim: Whether the config says the size of a head; if not, the stock class derives it
+            from the number of heads, and cannot express another number.
     """
 
     model_types: frozenset[str]
     architectures: frozenset[str]
-    remote_module: str
+    heads_key: str = "num_attention_heads"
+    kv_heads_key: str | None = "num_key_value_heads"
+    neurons_key: str | None = "intermediate_size"
+    explicit_head_dim: bool = True
 
-    def check_config(self, config: PreTrainedConfig) -> None:
+    def check_config(self, config: PreTrainedConfig) -> None:  # noqa: B027 - most families have nothing to add
         """Raise `ModelUnsupported` for a variant whose groups this family cannot separate."""
 
+    @abstractmethod
     def layers(self, model: PreTrainedModel) -> Sequence[nn.Module]:
         """The decoder layers, in order."""
-        ...
 
-    def parts(self, model: PreTrainedModel, layer: int) -> Sequence[Part]:
-        """The projections of a layer's attention; the last is the output projection."""
-        ...
+    @abstractmethod
+    def parts(self, model: PreTrainedModel, layer: int, unit: Unit) -> Sequence[Part]:
+        """The modules that a layer's groups share; the last is the output projection."""
 
-    def keep_groups(self, model: PreTrainedModel, layer: int, keep: Sequence[int]) -> None:
-        """Cut every other group of the layer out of the model, in place."""
-        ...
+    def after_cut(  # noqa: B027 - most classes read everything off their tensors' shapes
+        self, model: PreTrainedModel, layer: int, unit: Unit, keep: Sequence[int]
+    ) -> None:
+        """Tell a layer whose tensors were just cut to `keep` whatever it does not read off their shapes."""
+
+    def keep_groups(self, model: PreTrainedModel, layer: int, unit: Unit, keep: Sequence[int]) -> None:
+        """Cut every other group of the layer out of the model, in place; parameters are replaced.
+
+        With nothing to keep, what is left of the unit is the bias of its output projection, where it has one.
+
+        Raises:
+            ValueError: `keep` repeats a group or names one that is not there.
+        """
+        cut_groups(self.parts(model, layer, unit), keep)
+        self.after_cut(model, layer, unit, keep)
+        if not keep:
+            self.without_groups(model, layer, unit)
+
+    def without_groups(self, model: PreTrainedModel, layer: int, unit: Unit) -> None:
+        """Make a layer work whose last group of the unit was just cut; a `Linear` without inputs gives its bias."""
+        output = self.parts(model, layer, unit)[-1].module
+        if isinstance(output, Conv1D):
+            adapt(output, "NoInputs")
+        if unit == "attention":
+            attention, name = _parent(self.layers(model)[layer], output)
+            adapt(attention, "NoAttention", output=name)
+
+    def site(self, model: PreTrainedModel, layer: int, unit: Unit) -> Site:
+        """One layer's groups of one unit."""
+        parts = self.parts(model, layer, unit)
+        (width,) = parts[-1].widths
+        num_groups = num_groups_of(parts)
+        return Site(
+            unit=unit,
+            layer=layer,
+            num_groups=num_groups,
+            group_width=width,
+            group_parameters=sum(part.size() for part in parts) // max(num_groups, 1),
+            output=parts[-1].module,
+        )
+
+    def sites(self, model: PreTrainedModel, units: Iterable[Unit] = UNITS) -> list[Site]:
+        """The sites of the units, in the order in which the model computes them."""
+        wanted = [unit for unit in UNITS if unit in set(units)]
+        return [self.site(model, layer, unit) for layer in range(len(self.layers(model))) for unit in wanted]
+
+    def counts(self, model: PreTrainedModel, unit: Unit) -> list[int]:
+        """Groups per layer."""
+        return [site.num_groups for site in self.sites(model, [unit])]
+
+    def group_weights(self, model: PreTrainedModel, site: Site, group: int) -> list[Tensor]:
+        """The group's slice of each weight (no biases), in the order of `parts`; copies, detached."""
+        parts = self.parts(model, site.layer, site.unit)
+        return [part.weight_of(group, num_groups=site.num_groups) for part in parts]
+
+    def attention(self, model: PreTrainedModel, layer: int) -> nn.Module:
+        """The module that a layer's attention output projection belongs to."""
+        return _parent(self.layers(model)[layer], self.parts(model, layer, "attention")[-1].module)[0]
+
+    def value_features(self, model: PreTrainedModel, layer: int) -> tuple[nn.Module, Tensor]:
+        """The projection that makes a layer's values, and which of its output features they are.
+
+        Projections are named in the order queries, keys, values, together or apart: the values of a group are the
+        last `head_dim` features of its slice of the last block of the last of them.
+        """
+        parts = self.parts(model, layer, "attention")
+        source = [part for part in parts[:-1] if isinstance(part.module, nn.Linear | Conv1D)][-1]
+        num_groups, width = num_groups_of(parts), source.widths[-1]
+        features = source.features(range(num_groups), num_groups=num_groups)[-num_groups * width :]
+        return source.module, features.view(num_groups, width)[:, -self.head_dim(model.config) :].flatten()
 
     def head_dim(self, config: PreTrainedConfig) -> int:
-        """Features of one head."""
-        ...
+        """Features of one head: explicit, or the hidden size shared out among the query heads."""
+        return getattr(config, "head_dim", None) or config.hidden_size // getattr(config, self.heads_key)
 
     def queries_per_kv_head(self, config: PreTrainedConfig) -> int:
-        """Query heads that read one KV head."""
-        ...
+        """Query heads that read one KV head; removing whole groups leaves this ratio as it was."""
+        heads: int = getattr(config, self.heads_key)
+        return heads // self.dense_count(config, "attention")
 
-    def dense_count(self, config: PreTrainedConfig) -> int:
-        """KV heads per layer that the config declares for the whole model."""
-        ...
+    def dense_count(self, config: PreTrainedConfig, unit: Unit) -> int:
+        """Groups per layer that the config declares for the whole model."""
+        if unit == "mlp":
+            return self.neurons(config)
+        count: int = getattr(config, self.kv_heads_key or self.heads_key)
+        return count
 
-    def layer_overrides(self, config: PreTrainedConfig, count: int) -> dict[str, int]:
-        """What `per_layer_config` says of a layer with `count` groups."""
-        ...
+    def residual_scale(self, config: PreTrainedConfig) -> float | None:  # noqa: ARG002 - most classes have only one answer
+        """What a unit's output is multiplied with when it is added to the residual stream.
 
-    def count_of(self, overrides: Mapping[str, int]) -> int:
+        None where something else comes between the two, as a norm, or where the units do not add to one stream.
+        """
+        return 1.0
+
+    def neurons(self, config: PreTrainedConfig) -> int:
+        """Intermediate neurons of an MLP that the config declares."""
+        assert self.neurons_key is not None  # noqa: S101 - a family without the key overrides this
+        count: int = getattr(config, self.neurons_key)
+        return count
+
+    def layer_overrides(self, config: PreTrainedConfig, counts: Mapping[Unit, int]) -> dict[str, Any]:
+        """What `per_layer_config` says of a layer with these counts, where they differ from the config's."""
+        overrides: dict[str, Any] = {}
+        if (groups := counts["attention"]) == 0:
+            overrides["skip"] = ["attention"]
+        elif groups != self.dense_count(config, "attention"):
+            overrides[self.heads_key] = groups * self.queries_per_kv_head(config)
+            if self.kv_heads_key:
+                overrides[self.kv_heads_key] = groups
+        if (neurons := counts["mlp"]) != self.dense_count(config, "mlp"):
+            overrides[self.neurons_key or "intermediate_size"] = neurons
+        return overrides
+
+    def counts_of(self, config: PreTrainedConfig, overrides: Mapping[str, Any]) -> dict[Unit, int]:
         """Groups of a layer, from what `per_layer_config` says of it."""
-        ...
+        dense_groups = 0 if "attention" in overrides.get("skip", ()) else self.dense_count(config, "attention")
+        groups = overrides.get(self.kv_heads_key or self.heads_key, dense_groups)
+        neurons = overrides.get(self.neurons_key or "intermediate_size", self.dense_count(config, "mlp"))
+        return {"attention": groups, "mlp": neurons}
 
-    def stock_config(self, config: PreTrainedConfig, count: int) -> PreTrainedConfig:
-        """A config with `count` groups in every layer that a stock class builds from.
+    def stock_config(self, config: PreTrainedConfig, counts: Mapping[Unit, int]) -> PreTrainedConfig:
+        """A config with these counts in every layer that a stock class builds from.
 
         Raises:
             ExportImpossible: No stock class can express it.
         """
-        ...
-
-    def sites(self, model: PreTrainedModel) -> list[Site]:
-        """The attention site of each layer, in order."""
-        return [_site(layer, self.parts(model, layer)) for layer in range(len(self.layers(model)))]
-
-    def counts(self, model: PreTrainedModel) -> list[int]:
-        """Groups per layer."""
-        return [site.num_groups for site in self.sites(model)]
-
-    def group_weights(self, model: PreTrainedModel, layer: int, group: int) -> list[Tensor]:
-        """The group's slice of each weight (no biases), in the order of `parts`; copies, detached."""
-        parts = self.parts(model, layer)
-        num_groups = _site(layer, parts).num_groups
-        return [_slice(part, [group], num_groups=num_groups) for part in parts]
-
-
-def widen_groups(part: Part, kept: Sequence[int], *, num_groups: int) -> dict[str, Tensor]:
-    """The part's tensors at dense size, its groups at the places `kept`, zeros elsewhere; the model is left alone."""
-    features = part.features(kept, num_groups=num_groups)
-    dense_size = part.blocks * num_groups * part.width
-    widened = {}
-    for name, value, dim in part.tensors():
-        shape = list(value.shape)
-        shape[dim] = dense_size
-        widened[name] = value.new_zeros(shape).index_copy(dim, features.to(value.device), value.detach())
-    return widened
-
-
-def cut_groups(parts: Sequence[Part], keep: Sequence[int]) -> None:
-    """Keep only the named groups in every part, in the order given; parameters are replaced.
-
-    Raises:
-        ValueError: `keep` is empty, repeats a group or names one that is not there.
-    """
-    num_groups = _site(0, parts).num_groups
-    if not keep or len(set(keep)) != len(keep) or not set(keep) <= set(range(num_groups)):
-        raise ValueError(f"Cannot keep groups {list(keep)} of a layer with {num_groups}.")
-    for part in parts:
-        features = part.features(keep, num_groups=num_groups)
-        for name, old, dim in list(part.tensors()):
-            kept = old.detach().index_select(dim, features.to(old.device))
-            setattr(part.module, name, nn.Parameter(kept, requires_grad=old.requires_grad))
-        _declare_size(part, len(features))
+        changes: dict[str, Any] = self.layer_overrides(config, counts)
+        if self.heads_key in changes:
+            if not self.explicit_head_dim:
+                raise ExportImpossible(
+                    f"A {config.model_type} model cannot have {changes[self.heads_key]} heads of its head size "
+                    "in a stock class."
+                )
+            changes["head_dim"] = self.head_dim(config)
+        if self.neurons_key is None and "intermediate_size" in changes:
+            raise ExportImpossible(f"A stock {config.model_type} class cannot have {counts['mlp']} neurons per layer.")
+        try:
+            return type(config).from_dict({**config.to_dict(), **changes})
+        except (StrictDataclassError, ValueError) as refusal:
+            raise ExportImpossible(f"The stock {config.model_type} config refuses {changes}: {refusal}") from refusal
 
 
 def output_weight(site: Site) -> Tensor:
     """The output projection's weight as (out x in); a view, so writing to it changes the model."""
-    weight = _parameter(site.output, "weight")
+    weight = parameter(site.output, "weight")
     return weight.T if isinstance(site.output, Conv1D) else weight
 
 
@@ -201,25 +248,8 @@ def set_output(site: Site, *, weight: Tensor, bias: Tensor | None) -> None:
     own_bias.copy_(bias)
 
 
-def _site(layer: int, parts: Sequence[Part]) -> Site:
-    output = parts[-1]
-    num_groups = _parameter(output.module, "weight").shape[output.weight_dim] // output.width
-    return Site(unit="attention", layer=layer, num_groups=num_groups, group_width=output.width, output=output.module)
-
-
-def _slice(part: Part, groups: Sequence[int], *, num_groups: int) -> Tensor:
-    weight = _parameter(part.module, "weight").detach()
-    return weight.index_select(part.weight_dim, part.features(groups, num_groups=num_groups).to(weight.device))
-
-
-def _declare_size(part: Part, size: int) -> None:
-    """Let the module's printed sizes tell the truth; its forward pass reads only the weight (and `nf`)."""
-    names = ("nx", "nf") if isinstance(part.module, Conv1D) else ("in_features", "out_features")
-    setattr(part.module, names[part.side == "out"], size)
-
-
-def _parameter(module: nn.Module, name: str) -> nn.Parameter:
-    value = getattr(module, name)
-    if not isinstance(value, nn.Parameter):
-        raise TypeError(f"{type(module).__name__}.{name} is not a plain parameter.")
-    return value
+def _parent(layer: nn.Module, child: nn.Module) -> tuple[nn.Module, str]:
+    """The module that `child` is an attribute of, and the attribute's name."""
+    return next(
+        (module, name) for module in layer.modules() for name, found in module.named_children() if found is child
+    )

@@ -1,13 +1,13 @@
 """GPT-2: multi-head attention with one fused `Conv1D` for queries, keys and values. A group is one head."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from sentinel.errors import ExportImpossible, ModelUnsupported
-from sentinel.models.families.base import Family, Part, cut_groups
+from sentinel.errors import ModelUnsupported
+from sentinel.models.families.base import Family, Part, Unit
 
 
 class GPT2Family(Family):
@@ -15,7 +15,9 @@ class GPT2Family(Family):
 
     model_types = frozenset({"gpt2"})
     architectures = frozenset({"GPT2LMHeadModel"})
-    remote_module = "modeling_sentinel_gpt2"
+    kv_heads_key = None
+    neurons_key = "n_inner"
+    explicit_head_dim = False
 
     def check_config(self, config: PreTrainedConfig) -> None:
         """Refuse cross attention, whose heads are not those of the layer's own attention."""
@@ -26,44 +28,27 @@ class GPT2Family(Family):
         """The blocks."""
         return list(model.transformer.h)
 
-    def parts(self, model: PreTrainedModel, layer: int) -> Sequence[Part]:
+    def parts(self, model: PreTrainedModel, layer: int, unit: Unit) -> Sequence[Part]:
         """`c_attn` holds all queries, then all keys, then all values."""
-        attention: Any = self.layers(model)[layer].attn
+        block: Any = self.layers(model)[layer]
+        if unit == "mlp":
+            return (
+                Part(module=block.mlp.c_fc, side="out", widths=(1,)),
+                Part(module=block.mlp.c_proj, side="in", widths=(1,)),
+            )
         head_dim = self.head_dim(model.config)
         return (
-            Part(module=attention.c_attn, side="out", width=head_dim, blocks=3),
-            Part(module=attention.c_proj, side="in", width=head_dim),
+            Part(module=block.attn.c_attn, side="out", widths=(head_dim, head_dim, head_dim)),
+            Part(module=block.attn.c_proj, side="in", widths=(head_dim,)),
         )
 
-    def keep_groups(self, model: PreTrainedModel, layer: int, keep: Sequence[int]) -> None:
-        """Cut the other heads and tell the attention its new head count."""
-        cut_groups(self.parts(model, layer), keep)
-        attention: Any = self.layers(model)[layer].attn
-        attention.num_heads = len(keep)
-        attention.split_size = len(keep) * self.head_dim(model.config)
+    def after_cut(self, model: PreTrainedModel, layer: int, unit: Unit, keep: Sequence[int]) -> None:
+        """Tell the attention its new head count."""
+        if unit == "attention":
+            attention: Any = self.layers(model)[layer].attn
+            attention.num_heads = len(keep)
+            attention.split_size = len(keep) * self.head_dim(model.config)
 
-    def head_dim(self, config: PreTrainedConfig) -> int:
-        """GPT-2 has no explicit head size."""
-        return config.n_embd // config.n_head
-
-    def queries_per_kv_head(self, config: PreTrainedConfig) -> int:  # noqa: ARG002 - multi-head attention has only one answer
-        """Every head has its own keys and values."""
-        return 1
-
-    def dense_count(self, config: PreTrainedConfig) -> int:
-        """Heads per layer."""
-        return config.n_head
-
-    def layer_overrides(self, config: PreTrainedConfig, count: int) -> dict[str, int]:  # noqa: ARG002 - no ratio to read
-        """Heads of a layer with `count` groups."""
-        return {"num_attention_heads": count}
-
-    def count_of(self, overrides: Mapping[str, int]) -> int:
-        """The inverse of `layer_overrides`."""
-        return overrides["num_attention_heads"]
-
-    def stock_config(self, config: PreTrainedConfig, count: int) -> PreTrainedConfig:
-        """Only the uncut model: the stock class derives the head size from the head count."""
-        if count != config.n_head:
-            raise ExportImpossible(f"GPT-2 cannot have {count} heads of its head size in a stock class.")
-        return type(config).from_dict(config.to_dict())
+    def neurons(self, config: PreTrainedConfig) -> int:
+        """Four times the hidden size, unless the config says otherwise."""
+        return config.n_inner or 4 * config.n_embd

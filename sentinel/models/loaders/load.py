@@ -99,7 +99,6 @@ def _load_stock(folder: CheckedFolder, config: PreTrainedConfig, *, dtype: torch
         folder.path,
         config=config,
         dtype=dtype,
-        attn_implementation="sdpa",
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,

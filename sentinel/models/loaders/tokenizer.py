@@ -77,8 +77,8 @@ def generate(
 
 
 def _check_room(length: int, max_new_tokens: int, model: PreTrainedModel) -> None:
-    room = model.config.max_position_embeddings
-    if length + max_new_tokens > room:
+    room = getattr(model.config, "max_position_embeddings", None)  # ALiBi has no last position
+    if room is not None and length + max_new_tokens > room:
         raise DataInvalid(
             f"A prompt of {length} tokens and {max_new_tokens} new ones exceed the model's {room} positions.",
             next_step="Shorten the prompts.",

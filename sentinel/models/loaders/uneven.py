@@ -1,55 +1,86 @@
 """Our own checkpoints whose layers differ: rebuilt from `per_layer_config`, their code file never run."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
-from transformers.initialization import no_init_weights
-from transformers.utils import GENERATION_CONFIG_NAME
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from sentinel.errors import ModelInvalid
+from sentinel.models.families.adaptations import adapt, found_in
+from sentinel.models.families.base import UNITS, Unit
 from sentinel.models.loaders.checks import CheckedFolder
 
 # What export adds to the stock config (see optimized/export.py).
-UNEVEN_KEYS = frozenset({"auto_map", "per_layer_config", "allow_global_per_layer_attribute_access"})
+UNEVEN_KEYS = frozenset(
+    {"auto_map", "per_layer_config", "allow_global_per_layer_attribute_access", "resized", "adaptations"}
+)
 
 
 def rebuild(folder: CheckedFolder, config: PreTrainedConfig, *, dtype: torch.dtype) -> PreTrainedModel:
-    """The stock class at the dense size of `config`, cut to the folder's counts, with the folder's weights.
+    """The stock class of `config`, cut to the folder's counts, with the folder's weights.
 
     Raises:
         ModelInvalid: The counts or the tensors do not fit the architecture.
     """
-    counts = _counts(folder, config)
-    with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    for layer, count in enumerate(counts):
-        folder.family.keep_groups(model, layer, range(count))
-    _fill(model, folder)
-    if (folder.path / GENERATION_CONFIG_NAME).exists():
-        model.generation_config = GenerationConfig.from_pretrained(folder.path)
+    layers = _counts(folder, config)
+    stock = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+
+    def build(model: PreTrainedModel, config: PreTrainedConfig) -> None:
+        stock.__init__(model, config)
+        _cut(model, layers, folder)
+
+    # A subclass, so that transformers fills in and ties the weights; from then on it is what any cut model is.
+    cut: type[PreTrainedModel] = type(stock.__name__, (stock,), {"__init__": build})
+    model, report = cut.from_pretrained(
+        folder.path, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    for problem in ("missing_keys", "unexpected_keys"):
+        if names := sorted(report[problem]):
+            raise ModelInvalid(f"The weights have {len(names)} {problem.replace('_', ' ')}, first {names[0]!r}.")
+    model.__class__ = stock
     return model
 
 
-def _counts(folder: CheckedFolder, config: PreTrainedConfig) -> list[int]:
-    dense_count = folder.family.dense_count(config)
-    named = {int(i): folder.family.count_of(layer) for i, layer in folder.config["per_layer_config"].items()}
-    if strangers := named.keys() - range(config.num_hidden_layers):
-        raise ModelInvalid(f"`per_layer_config` names layers {sorted(strangers)} of {config.num_hidden_layers}.")
-    counts = [named.get(layer, dense_count) for layer in range(config.num_hidden_layers)]
-    if not all(1 <= count <= dense_count for count in counts):
-        raise ModelInvalid(f"`per_layer_config` asks for {counts} groups per layer; there are {dense_count}.")
-    return counts
+def _cut(model: PreTrainedModel, layers: Sequence[Mapping[Unit, int]], folder: CheckedFolder) -> None:
+    for layer, counts in enumerate(layers):
+        for unit, count in counts.items():
+            if count != folder.family.dense_count(model.config, unit):
+                folder.family.keep_groups(model, layer, unit, range(count))
+    _restore_adaptations(model, folder)
 
 
-def _fill(model: PreTrainedModel, folder: CheckedFolder) -> None:
-    """Copy every tensor in; only tied ones may be missing."""
-    missing = set(model.state_dict())
-    for file in sorted(folder.path.glob("*.safetensors")):
-        weights = load_file(file)
-        report = model.load_state_dict(weights, strict=False)
-        if report.unexpected_keys:
-            raise ModelInvalid(f"The weights hold an unknown tensor {report.unexpected_keys[0]!r}.")
-        missing -= set(weights)
-    model.tie_weights()
-    if untied := sorted(missing - set(model.all_tied_weights_keys)):
-        raise ModelInvalid(f"The weights lack {len(untied)} tensor(s), first {untied[0]!r}.")
+def _counts(folder: CheckedFolder, config: PreTrainedConfig) -> list[dict[Unit, int]]:
+    family, num_layers = folder.family, config.num_hidden_layers
+    overrides = {int(layer): values for layer, values in folder.config["per_layer_config"].items()}
+    if strangers := overrides.keys() - range(num_layers):
+        raise ModelInvalid(f"`per_layer_config` names layers {sorted(strangers)} of {num_layers}.")
+    layers = [family.counts_of(config, overrides.get(layer, {})) for layer in range(num_layers)]
+    for unit in UNITS:
+        dense_count = family.dense_count(config, unit)
+        if not all(0 <= counts[unit] <= dense_count for counts in layers):
+            raise ModelInvalid(
+                f"`per_layer_config` asks for impossible numbers of {unit} groups; there are {dense_count}."
+            )
+    return layers
+
+
+def _restore_adaptations(model: PreTrainedModel, folder: CheckedFolder) -> None:
+    """The cut kept the first groups of each layer; the checkpoint knows which ones its groups were."""
+    saved = folder.config.get("adaptations", {})
+    if _forms(found_in(model)) != _forms(saved):
+        raise ModelInvalid("`adaptations` in config.json do not fit `per_layer_config`.")
+    dense_count = folder.family.dense_count(model.config, "attention")
+    for path, adaptation in saved.items():
+        groups = adaptation.get("groups", [])
+        if len(set(groups)) != len(groups) or not set(groups) <= set(range(dense_count)):
+            raise ModelInvalid(f"`adaptations` in config.json name groups {groups} of {dense_count}.")
+        adapt(model.get_submodule(path), **adaptation)
+
+
+def _forms(value: object) -> object:
+    """A JSON document with every whole number replaced by its type."""
+    if isinstance(value, dict):
+        return {key: _forms(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_forms(item) for item in value]
+    return type(value) if type(value) is int else value

@@ -6,19 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from sentinel.models.families import family_of
 from sentinel.models.loaders.load import LoadedModel
+from tests.unit.models import configs_classic, configs_gated
 
 WORDS = [
     "once", "upon", "a", "time", "there", "was", "girl", "boy", "dog", "cat", "saw", "big", "red", "ball",
@@ -27,30 +19,15 @@ WORDS = [
 END = "<|endoftext|>"
 VOCABULARY = {END: 0} | {word: index for index, word in enumerate(WORDS, start=1)}
 
-_SIZES = {
-    "vocab_size": len(VOCABULARY),
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "max_position_embeddings": 64,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
-_GROUPED = {**_SIZES, "intermediate_size": 48, "num_attention_heads": 8, "num_key_value_heads": 4}
-_GPT2 = {"vocab_size": len(VOCABULARY), "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
-_GPT2 |= {"bos_token_id": 0, "eos_token_id": 0}
-
-CONFIGS: dict[str, PreTrainedConfig] = {
-    "gpt2": GPT2Config(**_GPT2),
-    "gpt2-scaled": GPT2Config(**_GPT2, scale_attn_by_inverse_layer_idx=True),
-    "llama": LlamaConfig(**_GROUPED),
-    "llama-heads": LlamaConfig(**{**_GROUPED, "num_key_value_heads": 8, "head_dim": 6}),
-    "llama-biased": LlamaConfig(**_GROUPED, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
-    "mistral": MistralConfig(**_GROUPED, sliding_window=8),
-    "qwen2": Qwen2Config(**_GROUPED, tie_word_embeddings=True),
-}
-# Groups removed from each of the three layers; in every variant a layer has at least four.
-UNEVEN = {0: [1], 1: [0, 2, 3]}
-EVEN = {0: [1], 1: [3], 2: [0]}
+CONFIGS = configs_gated.CONFIGS | configs_classic.CONFIGS
+# One variant of every family that the other tests are worth repeating for.
+VARIANTS = (
+    "gpt2", "bloom", "falcon-grouped", "phi3", "llama-gqa", "olmo2-gqa", "stablelm-gqa-normed", "cohere-gqa-normed",
+)  # fmt: skip
+# Groups removed from each of the three layers; in every one of those variants a layer has at least four.
+UNEVEN = {"attention": {0: [1], 1: [0, 2, 3]}, "mlp": {0: [1, 5], 2: list(range(8))}}
+EVEN = {"attention": {0: [1], 1: [3], 2: [0]}, "mlp": {0: [0, 1], 1: [7, 9], 2: [30, 31]}}
+UNITS = ("attention", "mlp")
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -61,7 +38,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(name: str, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> PreTrainedModel:
+def make_model(name: str, *, dtype: torch.dtype = torch.float32, attention: str | None = None) -> PreTrainedModel:
     """A random model whose biases and norms are random too, so that nothing hides behind zeros and ones."""
     torch.manual_seed(0)
     config = type(CONFIGS[name]).from_dict(CONFIGS[name].to_dict())
@@ -69,7 +46,9 @@ def make_model(name: str, *, dtype: torch.dtype = torch.float32, attention: str 
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.to(dtype).eval()
+            # Not `model.to`, which would round the buffers of rotary positions too; loading does not.
+            parameter.data = parameter.data.to(dtype)
+    return model.eval()
 
 
 def make_loaded(name: str, **options: object) -> LoadedModel:
@@ -79,8 +58,23 @@ def make_loaded(name: str, **options: object) -> LoadedModel:
     return LoadedModel(make_model(name, **options), tokenizer, family_of(CONFIGS[name].model_type))
 
 
-def survivors(counts: list[int], removed: dict[int, list[int]]) -> list[list[int]]:
-    return [[g for g in range(count) if g not in removed.get(layer, ())] for layer, count in enumerate(counts)]
+def close(gates, removed):
+    """Close the gates of groups: unit → layer → groups."""
+    for index, site in enumerate(gates.sites):
+        for group in removed.get(site.unit, {}).get(site.layer, ()):
+            gates.close(index, group)
+
+
+def counts_of(family, model):
+    return {unit: family.counts(model, unit) for unit in UNITS}
+
+
+def survivors(family, model, removed):
+    """Unit → layer → groups that stay, as `export` wants them named; everything where nothing is removed."""
+    return {
+        unit: [[g for g in range(n) if g not in removed.get(unit, {}).get(layer, ())] for layer, n in enumerate(counts)]
+        for unit, counts in counts_of(family, model).items()
+    }
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,7 +88,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(params=list(CONFIGS))
+@pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -108,9 +102,9 @@ def tokens() -> torch.Tensor:
 def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a saved model for each of gpt2 and llama; copy before you change anything."""
     root = tmp_path_factory.mktemp("saved")
-    for name in ("gpt2", "llama"):
-        make_model(name).save_pretrained(root / name)
-        make_tokenizer().save_pretrained(root / name)
+    for folder, name in {"gpt2": "gpt2", "llama": "llama-gqa"}.items():
+        make_model(name).save_pretrained(root / folder)
+        make_tokenizer().save_pretrained(root / folder)
     return root
 
 

@@ -1,15 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from sentinel.errors import ExportImpossible, ModelUnsupported
 from sentinel.models.families import FAMILIES, family_of
 from sentinel.models.families.base import Site, output_bias, output_weight, set_output
-from tests.unit.models.conftest import CONFIGS, make_loaded
+from tests.unit.models.conftest import CONFIGS, UNITS, make_loaded
 
 
 def test_an_unknown_type_names_the_supported_ones():
-    with pytest.raises(ModelUnsupported, match=r"'bloom'.*gpt2, llama, mistral, qwen2"):
-        family_of("bloom")
+    with pytest.raises(ModelUnsupported, match=r"'mamba'.*gpt2, .*llama, .*qwen3"):
+        family_of("mamba")
 
 
 def test_every_type_has_one_family():
@@ -17,50 +19,57 @@ def test_every_type_has_one_family():
     assert len(types) == len(set(types))
 
 
-def test_sites_describe_the_output_projection(variant):
+def test_sites_describe_the_output_projections(variant):
     model, _, family = make_loaded(variant)
     config = CONFIGS[variant]
-    for layer, site in enumerate(family.sites(model)):
-        assert (site.unit, site.layer, site.num_groups) == ("attention", layer, family.dense_count(config))
-        assert site.group_width == family.head_dim(config) * family.queries_per_kv_head(config)
+    sites = family.sites(model)
+    assert [(site.layer, site.unit) for site in sites] == [(layer, unit) for layer in range(3) for unit in UNITS]
+    for site in sites:
+        assert site.num_groups == family.dense_count(config, site.unit)
+        width = family.head_dim(config) * family.queries_per_kv_head(config) if site.unit == "attention" else 1
+        assert site.group_width == width
         assert output_weight(site).shape == (config.hidden_size, site.num_groups * site.group_width)
 
 
-def test_the_groups_weights_are_all_the_weights_once(variant):
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_groups_weights_are_all_the_weights_once(variant, unit):
     model, _, family = make_loaded(variant)
-    parts = family.parts(model, 1)
-    for index, part in enumerate(parts):
-        slices = [family.group_weights(model, 1, g)[index] for g in range(family.counts(model)[1])]
+    site, parts = family.site(model, 1, unit), family.parts(model, 1, unit)
+    groups = [family.group_weights(model, site, group) for group in range(site.num_groups)]
+    for part, slices in zip(parts, zip(*groups, strict=True), strict=True):
+        weights = [p for name, p in part.module.named_parameters() if name.endswith("weight")]
         total = sum(w.square().sum() for w in slices)
-        torch.testing.assert_close(total, part.module.weight.detach().square().sum())
-        assert sum(w.numel() for w in slices) == part.module.weight.numel()
+        torch.testing.assert_close(total, sum(w.detach().square().sum() for w in weights))
+        assert sum(w.numel() for w in slices) == sum(w.numel() for w in weights)
 
 
-def test_keeping_groups_keeps_their_weights_in_order(variant):
+@pytest.mark.parametrize("unit", UNITS)
+def test_keeping_groups_keeps_their_weights_in_order(variant, unit):
     model, _, family = make_loaded(variant)
-    kept = [family.group_weights(model, 0, group) for group in (1, 3)]
-    family.keep_groups(model, 0, [1, 3])
-    assert family.counts(model)[:2] == [2, family.dense_count(model.config)]
+    kept = [family.group_weights(model, family.site(model, 0, unit), group) for group in (1, 3)]
+    family.keep_groups(model, 0, unit, [1, 3])
+    assert family.counts(model, unit)[:2] == [2, family.dense_count(model.config, unit)]
     for group, before in enumerate(kept):
-        for old, new in zip(before, family.group_weights(model, 0, group), strict=True):
+        for old, new in zip(before, family.group_weights(model, family.site(model, 0, unit), group), strict=True):
             assert torch.equal(old, new)
 
 
-def test_cut_parameters_keep_type_and_training_state(variant):
+@pytest.mark.parametrize("unit", UNITS)
+def test_cut_parameters_keep_type_and_training_state(variant, unit):
     model, _, family = make_loaded(variant, dtype=torch.bfloat16)
-    parts = family.parts(model, 0)
-    parts[0].module.weight.requires_grad_(False)
-    family.keep_groups(model, 0, [0])
-    assert not parts[0].module.weight.requires_grad
-    assert parts[-1].module.weight.requires_grad
+    first, *_, last = family.parts(model, 0, unit)
+    first.module.requires_grad_(False)
+    family.keep_groups(model, 0, unit, [0])
+    assert not any(p.requires_grad for p in first.module.parameters())
+    assert last.module.weight.requires_grad
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("keep", [[], [0, 0], [4], [-1]])
+@pytest.mark.parametrize("keep", [[0, 0], [4], [-1]])
 def test_impossible_selections_are_refused(keep):
-    model, _, family = make_loaded("llama")
+    model, _, family = make_loaded("llama-gqa")
     with pytest.raises(ValueError, match="of a layer with 4"):
-        family.keep_groups(model, 0, keep)
+        family.keep_groups(model, 0, "attention", keep)
 
 
 def test_the_output_projection_can_be_overwritten(variant, tokens):
@@ -75,45 +84,81 @@ def test_the_output_projection_can_be_overwritten(variant, tokens):
 
 
 def test_a_bias_cannot_be_set_where_there_is_none():
-    model, _, family = make_loaded("qwen2")
+    model, _, family = make_loaded("qwen2-gqa")
     site = family.sites(model)[0]
     assert isinstance(site, Site)
     with pytest.raises(ValueError, match="has no bias"):
         set_output(site, weight=output_weight(site).detach().clone(), bias=torch.zeros(32))
 
 
-def test_layer_overrides_and_counts_are_inverse(variant):
+@pytest.mark.parametrize("counts", [(1, 2), (3, 0), (0, 7), (0, 0)])
+def test_layer_overrides_and_counts_are_inverse(variant, counts):
     config, family = CONFIGS[variant], family_of(CONFIGS[variant].model_type)
-    assert [family.count_of(family.layer_overrides(config, n)) for n in (1, 2, 3)] == [1, 2, 3]
+    wanted = dict(zip(UNITS, counts, strict=True))
+    assert family.counts_of(config, family.layer_overrides(config, wanted)) == wanted
+    dense = {unit: family.dense_count(config, unit) for unit in UNITS}
+    assert family.layer_overrides(config, dense) == {}
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "model_type"),
+    ("name", "groups", "model_type"),
     [
-        ("llama", 2, "llama"),
-        ("llama", 3, "mistral"),
-        ("mistral", 3, "mistral"),
-        ("qwen2", 3, "qwen2"),
+        ("llama-gqa", 2, "llama"),
+        ("llama-gqa", 3, "mistral"),
         ("gpt2", 4, "gpt2"),
+        ("olmo2-gqa", 4, "olmo2"),
+        ("gemma2-gqa", 2, "gemma2"),
+        ("phi-gqa-normed", 4, "phi"),
+        *((f"{name}-gqa", 3, name) for name in ("mistral", "qwen2", "qwen3", "gemma", "granite", "cohere", "smollm3")),
+        ("starcoder2-gqa", 3, "starcoder2"),
+        ("cohere-gqa-normed", 3, "cohere"),
+        ("phi-gqa", 3, "phi"),
     ],
 )
-def test_stock_configs(name, count, model_type):
+def test_stock_configs(name, groups, model_type):
     family = family_of(CONFIGS[name].model_type)
-    stock = family.stock_config(CONFIGS[name], count)
-    assert (stock.model_type, family.dense_count(stock)) == (model_type, count)
+    stock = family.stock_config(CONFIGS[name], {"attention": groups, "mlp": 40})
+    assert stock.model_type == model_type
+    assert [family.dense_count(stock, unit) for unit in UNITS] == [groups, 40]
     assert family.head_dim(stock) == family.head_dim(CONFIGS[name])
 
 
-@pytest.mark.parametrize(("name", "count"), [("gpt2", 3), ("llama-biased", 3)])
-def test_what_no_stock_class_can_express(name, count):
-    with pytest.raises(ExportImpossible):
-        family_of(CONFIGS[name].model_type).stock_config(CONFIGS[name], count)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gpt2", "3 heads"),
+        ("llama-gqa-biased", "biases"),
+        ("gemma2-gqa", "not a multiple"),
+        ("gemma3-gqa", "not a multiple"),
+        ("olmo2-gqa", "normalises"),
+        ("stablelm-gqa", "6 heads"),
+        ("phi-gqa-normed", "qk_layernorm"),
+    ],
+)
+def test_what_no_stock_class_can_express(name, reason):
+    config = CONFIGS[name]
+    family = family_of(config.model_type)
+    with pytest.raises(ExportImpossible, match=reason):
+        family.stock_config(config, {"attention": 3, "mlp": family.dense_count(config, "mlp")})
 
 
-def test_unsupported_variants_are_refused():
-    gpt2, llama = (type(CONFIGS[n]).from_dict(CONFIGS[n].to_dict()) for n in ("gpt2", "llama"))
-    gpt2.add_cross_attention = True
-    llama.num_key_value_heads = 3
-    for config, match in ((gpt2, "cross attention"), (llama, "evenly")):
-        with pytest.raises(ModelUnsupported, match=match):
-            family_of(config.model_type).check_config(config)
+@pytest.mark.parametrize(
+    ("name", "changes", "match"),
+    [
+        ("gpt2", {"add_cross_attention": True}, "cross attention"),
+        ("llama-gqa", {"num_key_value_heads": 3}, "evenly"),
+        ("gemma3-gqa", {"use_bidirectional_attention": True}, "encoder"),
+    ],
+)
+def test_unsupported_variants_are_refused(name, changes, match):
+    config = type(CONFIGS[name]).from_dict(CONFIGS[name].to_dict())
+    for key, value in changes.items():
+        setattr(config, key, value)
+    with pytest.raises(ModelUnsupported, match=match):
+        family_of(config.model_type).check_config(config)
+
+
+def test_the_documentation_lists_every_type():
+    page = (Path(__file__).parents[4] / "docs" / "families.md").read_text()
+    listed = [row.split("`")[1] for row in page.splitlines() if row.startswith("| `") and "`model_type`" not in row]
+    assert listed == sorted(name for family in FAMILIES for name in family.model_types)

@@ -134,7 +134,7 @@ def test_adapters_and_tokenizers_with_code_are_unsafe(folder):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"model_type": "bloom"},
+        {"model_type": "mamba"},
         {"model_type": None},
         {"model_type": ["llama"]},
         {"architectures": ["LlamaForSequenceClassification"]},

@@ -27,7 +27,7 @@ outcomes = {}
 for name, revision in json.loads(sys.argv[1]):
     try:
         model, _, family = load_model(HubModel(id=name, revision=revision), device="cpu", dtype="float32")
-        outcomes[f"{name}@{revision}"] = family.counts(model)
+        outcomes[f"{name}@{revision}"] = family.counts(model, "attention")
     except SentinelError as error:
         outcomes[f"{name}@{revision}"] = error.code
 print(json.dumps(outcomes))

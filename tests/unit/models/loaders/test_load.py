@@ -18,7 +18,7 @@ def test_a_path_loads_ready_to_use(saved_models):
     model, tokenizer, family = load_model(source, device="cpu", dtype="bfloat16", allowed_roots=[saved_models])
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert (model.training, model.config._attn_implementation) == (False, "sdpa")
-    assert family.counts(model) == [4, 4, 4]
+    assert family.counts(model, "attention") == [4, 4, 4]
     assert tokenizer.pad_token == tokenizer.eos_token
 
 
@@ -55,8 +55,8 @@ def test_missing_tensors_are_never_made_up(saved_models, tmp_path):
 
 @pytest.fixture
 def uneven(tmp_path):
-    model, tokenizer, family = make_loaded("llama")
-    kept = survivors(family.counts(model), UNEVEN)
+    model, tokenizer, family = make_loaded("llama-gqa")
+    kept = survivors(family, model, UNEVEN)
     apply_removal(model, family, UNEVEN)
     export(model, tokenizer, family=family, form="auto", dtype="float32", directory=tmp_path / "c", kept=kept)
     return tmp_path / "c"
@@ -80,7 +80,8 @@ def test_damaged_uneven_checkpoints_are_invalid(uneven, change):
 @pytest.mark.parametrize(
     "layers",
     [
-        {"0": {"num_attention_heads": 0, "num_key_value_heads": 0}},
+        {"0": {"num_attention_heads": -2, "num_key_value_heads": -1}},
+        {"0": {"skip": ["attention"]}},
         {"0": {"num_attention_heads": 10, "num_key_value_heads": 5}},
         {"7": {"num_attention_heads": 2, "num_key_value_heads": 1}},
         {"-1": {"num_attention_heads": 2, "num_key_value_heads": 1}},
@@ -95,6 +96,41 @@ def test_impossible_layer_configs_are_invalid(uneven, layers):
     (uneven / "config.json").write_text(json.dumps(config | {"per_layer_config": layers}))
     with pytest.raises(ModelInvalid):
         load_model(PathModel(path=str(uneven)), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def adapted(tmp_path):
+    """A checkpoint whose first layer lost its second head, so that its norms have adaptations."""
+    model, tokenizer, family = make_loaded("olmo2-gqa")
+    removed = {"attention": {0: [1]}}
+    kept = survivors(family, model, removed)
+    apply_removal(model, family, removed)
+    export(model, tokenizer, family=family, form="auto", dtype="float32", directory=tmp_path / "c", kept=kept)
+    return tmp_path / "c"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda adaptations, norm: adaptations.clear(),
+        lambda adaptations, norm: adaptations.update({"model.layers.2.mlp": {"name": "NoInputs"}}),
+        lambda adaptations, norm: norm.update(name="NoInputs"),
+        lambda adaptations, norm: norm.update(width="8"),
+        lambda adaptations, norm: norm.update(groups=[0, 2]),
+        lambda adaptations, norm: norm.update(groups=[0, 2, 4]),
+        lambda adaptations, norm: norm.update(groups=[0, 2, 2]),
+    ],
+    ids=["none", "another", "name", "type", "few", "beyond", "twice"],
+)
+def test_adaptations_that_do_not_fit_are_invalid(adapted, change):
+    config = json.loads((adapted / "config.json").read_text())
+    norm = config["adaptations"]["model.layers.0.self_attn.q_norm"]
+    assert norm == {"name": "KeptFeatures", "groups": [0, 2, 3], "width": 8}
+    load_model(PathModel(path=str(adapted)), device="cpu", dtype="float32")
+    change(config["adaptations"], norm)
+    (adapted / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelInvalid, match="adaptations"):
+        load_model(PathModel(path=str(adapted)), device="cpu", dtype="float32")
 
 
 def test_generation_settings_survive_a_rebuild(uneven):

@@ -1,45 +1,43 @@
 import pytest
 import torch
 
-from sentinel.models.adaptive.gates import Gates
 from sentinel.models.optimized.surgery import apply_removal
-from tests.unit.models.conftest import EVEN, UNEVEN, make_loaded, survivors
+from tests.unit.models.conftest import UNEVEN, UNITS, counts_of, make_loaded
 
 
-@pytest.mark.parametrize("removed", [EVEN, UNEVEN], ids=["even", "uneven"])
-def test_surgery_equals_masking(variant, removed, tokens):
+def test_surgery_takes_away_what_the_removed_groups_own(variant):
     model, _, family = make_loaded(variant)
-    with Gates(family.sites(model)) as gates:
-        for layer, groups in removed.items():
-            for group in groups:
-                gates.close(layer, group)
-        masked = model(tokens).logits
-        masked_text = model.generate(tokens[:1], attention_mask=torch.ones_like(tokens[:1]), **_GREEDY)
     before = sum(p.numel() for p in model.parameters())
-    expected_loss = sum(_group_size(model, family, layer, group) for layer, gs in removed.items() for group in gs)
-    counts = family.counts(model)
-    apply_removal(model, family, removed)
-    assert (model(tokens).logits - masked).abs().max() <= 1e-5
-    assert family.counts(model) == [len(kept) for kept in survivors(counts, removed)]
-    assert before - sum(p.numel() for p in model.parameters()) == expected_loss
-    for cached in (True, False):
-        text = model.generate(tokens[:1], attention_mask=torch.ones_like(tokens[:1]), use_cache=cached, **_GREEDY)
-        assert torch.equal(text, masked_text)
+    sizes = {(site.unit, site.layer): site.group_parameters for site in family.sites(model)}
+    apply_removal(model, family, UNEVEN)
+    removed = sum(sizes[unit, l] * len(groups) for unit, layers in UNEVEN.items() for l, groups in layers.items())
+    assert before - sum(p.numel() for p in model.parameters()) == removed
+
+
+def test_an_empty_layer_has_no_parameters_but_the_output_bias(variant):
+    model, _, family = make_loaded(variant)
+    apply_removal(model, family, {unit: {1: range(family.counts(model, unit)[1])} for unit in UNITS})
+    for unit in UNITS:
+        assert family.counts(model, unit)[1] == 0
+        assert family.site(model, 1, unit).group_parameters == 0
+        assert sum(part.size() for part in family.parts(model, 1, unit)) == 0
+    apply_removal(model, family, {unit: {1: []} for unit in UNITS})
 
 
 def test_cutting_in_two_steps_is_cutting_at_once(variant, tokens):
     once, _, family = make_loaded(variant)
     twice = make_loaded(variant).model
-    apply_removal(once, family, {0: [0, 2], 2: [1]})
-    apply_removal(twice, family, {0: [2]})
-    apply_removal(twice, family, {0: [0], 2: [1], 1: []})
+    apply_removal(once, family, {"attention": {0: [0, 2], 2: [1]}, "mlp": {1: [3, 5]}})
+    apply_removal(twice, family, {"attention": {0: [2]}, "mlp": {1: [3]}})
+    apply_removal(twice, family, {"attention": {0: [0], 2: [1], 1: []}, "mlp": {1: [4]}})
     assert torch.equal(once(tokens).logits, twice(tokens).logits)
 
 
 def test_removed_groups_stay_removed_while_training(variant, tokens):
     model, _, family = make_loaded(variant)
     apply_removal(model, family, UNEVEN)
-    counts, shapes = family.counts(model), [p.shape for p in model.parameters()]
+    apply_removal(model, family, {"attention": {2: range(family.counts(model, "attention")[2])}})
+    counts, shapes = counts_of(family, model), [p.shape for p in model.parameters()]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     losses = []
     for _ in range(5):
@@ -49,33 +47,18 @@ def test_removed_groups_stay_removed_while_training(variant, tokens):
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < losses[0]
-    assert (family.counts(model), [p.shape for p in model.parameters()]) == (counts, shapes)
+    assert (counts_of(family, model), [p.shape for p in model.parameters()]) == (counts, shapes)
 
 
 @pytest.mark.parametrize(
     ("removed", "match"),
     [
-        ({0: [1], 1: [0, 1, 2, 3]}, "without any group"),
-        ({0: [1], 1: [4]}, r"cannot remove \[4\]"),
-        ({0: [1], 3: [0]}, "no layer 3"),
+        ({"mlp": {0: [1]}, "attention": {0: [1], 1: [4]}}, r"cannot remove \[4\]"),
+        ({"attention": {0: [1]}, "mlp": {3: [0]}}, "no layer 3"),
     ],
 )
 def test_a_refused_removal_cuts_nothing(removed, match):
-    model, _, family = make_loaded("llama")
+    model, _, family = make_loaded("llama-gqa")
     with pytest.raises(ValueError, match=match):
         apply_removal(model, family, removed)
-    assert family.counts(model) == [4, 4, 4]
-
-
-_GREEDY = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
-
-
-def _group_size(model, family, layer, group):
-    """Weights and biases that one group owns."""
-    weights = sum(w.numel() for w in family.group_weights(model, layer, group))
-    biases = sum(
-        part.width * part.blocks
-        for part in family.parts(model, layer)
-        if part.side == "out" and part.module.bias is not None
-    )
-    return weights + biases
+    assert counts_of(family, model) == {"attention": [4, 4, 4], "mlp": [48, 48, 48]}

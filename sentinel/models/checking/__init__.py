@@ -1,0 +1,1 @@
+"""Tries the laws of pruning on a model that someone has."""
