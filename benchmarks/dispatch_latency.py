@@ -17,7 +17,7 @@ from worker.embedded import EmbeddedService
 
 SPEC = {
     "model": "builtin/llama",
-    "prune": {"target": {"sparsity": 0.25}, "calibration_sequences": 1},
+    "prune": {"target": {"sparsity": 0.25}, "calibration_sequences": 1, "search": None},
     "heal": None,
     "evaluate": {"tokens": 128, "prompts": []},
 }

@@ -73,6 +73,7 @@ def result_table(result: Result) -> Table:
 
 _ROWS = (
     ("attention groups", "groups.attention", ","),
+    ("MLP neurons", "groups.mlp", ","),
     ("parameters", "parameters", ","),
     ("loss, nats/token", "loss", ".4f"),
     ("perplexity", "perplexity", ".3f"),

@@ -5,38 +5,24 @@ from which a killed run goes on to the same weights. Knows no database and no HT
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from sentinel.events import CheckpointSaved, Finished, Phase, Reporter
 from sentinel.inputs import Inputs, check_inputs, load_inputs
-from sentinel.models.evaluation import (
-    PROTOCOL,
-    compare,
-    count_parameters,
-    interleaved_latency,
-    kv_bytes_per_token,
-    mean_loss,
-    perplexity,
-)
-from sentinel.models.loaders.tokenizer import generate
-from sentinel.models.optimized.export import export
+from sentinel.manifest import read_sources
+from sentinel.measuring import continue_prompts, measure
+from sentinel.models.evaluation import PROTOCOL, mean_loss
+from sentinel.models.families.base import Unit
+from sentinel.outputs import CHECKPOINT_FOLDER, describe, write_checkpoint
+from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
-from sentinel.pruning.pruning_module import PruningModule
-from sentinel.pruning.schedule import sparsity_at
-from sentinel.pruning.visualization.plots import plot_kept_groups, plot_losses
-from sentinel.result import (
-    CycleRecord,
-    GroupCounts,
-    LayerCompensation,
-    Measurement,
-    Protocol,
-    PrunedMeasurement,
-    Result,
-)
+from sentinel.pruning.levels import cost_for, units_of
+from sentinel.pruning.pruning_module import PruningModule, Selection
+from sentinel.pruning.schedule import progress_at
+from sentinel.result import CostRecord, CycleRecord, Measurement, Protocol, PrunedMeasurement, Result
 from sentinel.spec import Spec
 from sentinel.utils.checkpoints.cycle_state import (
     METRICS_FILE,
@@ -52,8 +38,6 @@ from sentinel.utils.progress_tracker import ProgressTracker
 
 RESULT_FILE = "result.json"
 STATE_FOLDER = "state"
-# Length of the sample continuations, in tokens.
-SAMPLE_TOKENS = 40
 
 
 def run(
@@ -109,10 +93,12 @@ class _Run:
         self.output = output
         self.reporter = reporter
         self.tracker = tracker
+        self.sources = read_sources(spec)
         self.steps = steps_per_cycle(spec.heal, inputs.training) if spec.heal else 0
         tracker.plan(cycles=spec.prune.cycles, steps_per_cycle=self.steps)
         state = load_state(resume, spec) if resume else None
         self.records = list(state.records) if state else []
+        self._dense: float | None = None
         self.module = PruningModule(copy.deepcopy(inputs.dense), inputs.family, kept=state.kept if state else None)
         if resume and state:
             load_weights(resume, self.module.model)
@@ -124,41 +110,40 @@ class _Run:
         """Run the cycles that are left, then measure and export."""
         with self.tracker.phase(Phase.MEASURING):
             # First, because a prompt that is too long must not fail the run at its end.
-            dense_samples = self._samples(self.inputs.dense)
+            dense_samples = continue_prompts(self.inputs.dense, self.inputs.tokenizer, self.spec.evaluate)
             if not self.records:
-                self.tracker.metric("dense_loss", mean_loss(self.inputs.dense, self.inputs.evaluation))
+                self._dense_loss()
         for cycle in range(len(self.records) + 1, self.spec.prune.cycles + 1):
+            if self._went_too_far():
+                break
             self._cycle(cycle)
         with self.tracker.phase(Phase.EVALUATING):
-            dense, pruned = self._measure(dense_samples)
+            dense, pruned = measure(self.inputs, self.module.model, self.spec.evaluate, dense_samples=dense_samples)
+            self.tracker.metric("kl_to_dense", pruned.kl_to_dense)
         with self.tracker.phase(Phase.EXPORTING):
-            form = self._export()
+            form = write_checkpoint(self.spec, self.inputs, self.module, self.output / CHECKPOINT_FOLDER)
         result = self._result(dense, pruned, form)
         (self.output / RESULT_FILE).write_text(result.model_dump_json(indent=2), encoding="utf-8")
-        self._plot(result)
+        describe(self.spec, self.inputs, self.module, result, sources=self.sources, output=self.output)
         return result
 
     def _cycle(self, cycle: int) -> None:
-        target = sparsity_at(
-            cycle,
-            cycles=self.spec.prune.cycles,
-            target=self.spec.prune.target.sparsity,
-            schedule=self.spec.prune.schedule,
-        )
         with self.tracker.phase(Phase.PRUNING, cycle=cycle):
-            removed, compensation = self._prune(target)
+            calibration = self._calibration()
+            selection = self._select(calibration, cycle)
+            removed, compensation = self.module.cut(
+                calibration, selection.cut, compensation=self.spec.prune.compensation
+            )
             before = self._held_out_loss("pruned_loss")
-        self.tracker.message(
-            f"Cycle {cycle}: cut {sum(map(len, removed.values()))} group(s), {sum(self.module.counts)} of "
-            f"{sum(self.module.dense_counts)} left; held-out loss {before:.4f}."
-        )
+        self.tracker.message(f"Cycle {cycle}: {self._summary(removed)}; held-out loss {before:.4f}.")
         after = self._heal(cycle) if self.spec.heal else before
         self.records.append(
             CycleRecord(
                 cycle=cycle,
-                target_sparsity=target,
                 sparsity=self.module.sparsity,
-                removed={"attention": removed},
+                cost=self._cost(selection),
+                removed=removed,
+                evaluations=selection.evaluations,
                 loss_before_healing=before,
                 loss=after,
                 compensation=compensation,
@@ -166,19 +151,50 @@ class _Run:
         )
         self._save(cycle)
 
-    def _prune(self, target: float) -> tuple[dict[int, list[int]], list[LayerCompensation]]:
+    def _calibration(self) -> Calibration:
+        seed = self.spec.seed + len(self.records)
+        return self.module.calibration(self.inputs.calibration, self.spec.prune, seed=seed)
+
+    def _select(self, calibration: Calibration, cycle: int) -> Selection:
         prune = self.spec.prune
-        selection = self.module.select(
-            self.inputs.calibration,
-            strategy=prune.strategy,
-            sparsity=target,
-            allocation=prune.allocation,
-            minimum_per_layer=prune.minimum_per_layer,
-            seed=self.spec.seed + len(self.records),
+        before, progress = (progress_at(c, cycles=prune.cycles, schedule=prune.schedule) for c in (cycle - 1, cycle))
+        return self.module.select(calibration, prune, before=before, progress=progress)
+
+    def _cost(self, selection: Selection) -> CostRecord:
+        measured = cost_for(self.spec.prune, self._calibration()).total
+        kind = self.spec.prune.target.kind
+        return CostRecord(kind=kind, goal=selection.goal, predicted=selection.predicted, measured=measured)
+
+    def _summary(self, removed: Mapping[Unit, Mapping[int, Sequence[int]]]) -> str:
+        """What a cycle cut, and what is left, of the units that the spec prunes."""
+        parts = []
+        for unit in units_of(self.spec.prune.units):
+            cut = sum(map(len, removed.get(unit, {}).values()))
+            left, dense = sum(map(len, self.module.kept[unit])), sum(self.module.dense_counts[unit])
+            parts.append(f"cut {cut} {unit} group(s), {left} of {dense} left")
+        return ", ".join(parts)
+
+    def _went_too_far(self) -> bool:
+        """Whether the last cycle raised the held-out loss beyond the spec's limit; says so."""
+        limit = self.spec.prune.max_loss_increase
+        if limit is None or not self.records:
+            return False
+        increase = self.records[-1].loss - self._dense_loss()
+        if increase <= limit:
+            return False
+        self.tracker.message(
+            f"Stopped after cycle {len(self.records)} of {self.spec.prune.cycles}: the held-out loss is {increase:.4f} "
+            f"above the dense model's, more than prune.max_loss_increase {limit:g}.",
+            level="warning",
         )
-        if prune.compensation == "least_squares" and selection:
-            return self.module.cut_and_compensate(selection, self.inputs.calibration)
-        return self.module.cut(selection), []
+        return True
+
+    def _dense_loss(self) -> float:
+        if self._dense is None:
+            self._dense = mean_loss(self.inputs.dense, self.inputs.evaluation)
+            if not self.records:
+                self.tracker.metric("dense_loss", self._dense)
+        return self._dense
 
     def _heal(self, cycle: int) -> float:
         assert self.spec.heal is not None  # noqa: S101 - the caller checked; tells the type checker
@@ -214,52 +230,13 @@ class _Run:
         save_state(folder, state, self.module.model, self.output / METRICS_FILE)
         self.reporter.emit(CheckpointSaved(cycle=cycle, directory=str(folder)))
 
-    def _measure(self, dense_samples: list[str]) -> tuple[Measurement, PrunedMeasurement]:
-        dense, pruned = self.inputs.dense, self.module.model
-        losses = compare(dense, pruned, self.inputs.evaluation)
-        latencies = interleaved_latency([dense, pruned], self.inputs.evaluation[0])
-        self.tracker.metric("kl_to_dense", losses.kl_to_dense)
-        return (
-            self._measurement(dense, losses.dense_loss, latencies[0], dense_samples),
-            PrunedMeasurement(
-                **self._measurement(pruned, losses.pruned_loss, latencies[1], self._samples(pruned)).model_dump(),
-                kl_to_dense=losses.kl_to_dense,
-            ),
-        )
-
-    def _measurement(self, model: PreTrainedModel, loss: float, latency_ms: float, samples: list[str]) -> Measurement:
-        return Measurement(
-            loss=loss,
-            perplexity=perplexity(loss),
-            parameters=count_parameters(model),
-            groups=GroupCounts(attention=sum(self.inputs.family.counts(model))),
-            kv_bytes_per_token=kv_bytes_per_token(model, self.inputs.family),
-            latency_ms=latency_ms,
-            samples=samples,
-        )
-
-    def _samples(self, model: PreTrainedModel) -> list[str]:
-        prompts = self.spec.evaluate.prompts
-        return generate(model, self.inputs.tokenizer, prompts, max_new_tokens=SAMPLE_TOKENS) if prompts else []
-
-    def _export(self) -> str:
-        return export(
-            self.module.model,
-            self.inputs.tokenizer,
-            family=self.inputs.family,
-            form=self.spec.export.form,
-            dtype=self.spec.export.dtype or self.spec.model.dtype,
-            directory=self.output / "checkpoint",
-            kept=self.module.kept,
-        )
-
     def _result(self, dense: Measurement, pruned: PrunedMeasurement, form: str) -> Result:
         windows, length = self.inputs.evaluation.shape
         return Result(
             dense=dense,
             pruned=pruned,
             cycles=self.records,
-            removed={"attention": self.module.removed},
+            removed=self.module.removed,
             export_form=form,
             protocol=Protocol(
                 text=self.inputs.text,
@@ -269,11 +246,5 @@ class _Run:
                 description=PROTOCOL,
             ),
             timings_s={phase: round(seconds, 3) for phase, seconds in self.tracker.timings_s.items()},
-            checkpoint=str(self.output / "checkpoint"),
+            checkpoint=str(self.output / CHECKPOINT_FOLDER),
         )
-
-    def _plot(self, result: Result) -> None:
-        plots = self.output / "plots"
-        plots.mkdir(exist_ok=True)
-        plot_kept_groups(self.module.kept, self.module.dense_counts, plots / "groups.png")
-        plot_losses(self.output / METRICS_FILE, result, plots / "losses.png")

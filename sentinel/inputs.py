@@ -16,8 +16,10 @@ from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
 from sentinel.models.families.base import Family
 from sentinel.models.loaders.load import load_model
 from sentinel.models.optimized.export import resolve_form
+from sentinel.models.optimized.gguf import check_gguf
+from sentinel.prune_spec import Prune
 from sentinel.pruning.fine_tuning.fine_tuner import sequences_per_step
-from sentinel.pruning.selection import Budget, check_budget, planned_removals
+from sentinel.pruning.pruning_module import PruningModule
 from sentinel.spec import Spec
 from sentinel.utils.device import resolve_device
 
@@ -89,25 +91,30 @@ def check_inputs(spec: Spec, inputs: Inputs) -> None:
     """Refuse what is bound to fail at the end, before hours are spent on it.
 
     Raises:
-        SpecInvalid: The sparsity cannot be reached, or removes nothing.
+        SpecInvalid: The target cannot be reached, or removes nothing; a protected layer is not there.
         ExportImpossible: The form cannot express what will be left.
     """
-    counts = inputs.family.counts(inputs.dense)
     prune = spec.prune
-    budget = Budget(
-        dense_counts=counts, counts=counts, sparsity=prune.target.sparsity, minimum_per_layer=prune.minimum_per_layer
-    )
-    check_budget(budget, allocation=prune.allocation)
-    planned = planned_removals(budget, allocation=prune.allocation)
-    if prune.target.sparsity > 0 and not any(planned):
+    _check_layers(prune, inputs)
+    module = PruningModule(inputs.dense, inputs.family)
+    calibration = module.calibration(inputs.calibration, prune, seed=spec.seed)
+    left = module.plan(calibration, prune)
+    if prune.target.sparsity != 0 and left == module.dense_counts:
         raise SpecInvalid(
-            f"Sparsity {prune.target.sparsity:g} removes no group from layers of {counts} groups. "
-            "Raise prune.target.sparsity, or use prune.allocation: global."
+            f"prune.target.{prune.target.kind} {prune.target.value:g} removes nothing from layers of "
+            f"{module.dense_counts} groups. Ask for more to go, or lower prune.mlp_block."
         )
-    if prune.allocation == "uniform":
-        left = [count - gone for count, gone in zip(counts, planned, strict=True)]
+    if prune.allocation == "uniform" and not prune.protected_layers:
         resolve_form(inputs.dense.config, left, spec.export.form)
     elif spec.export.form == "stock":
         raise ExportImpossible(
-            "A stock class needs equal counts in every layer; `allocation: global` makes them differ."
+            "A stock class needs equal counts in every layer; this allocation or the protected layers make them differ."
         )
+    if spec.export.gguf:
+        check_gguf(inputs.dense.config, inputs.tokenizer, left)
+
+
+def _check_layers(prune: Prune, inputs: Inputs) -> None:
+    count = len(inputs.family.layers(inputs.dense))
+    if strangers := [layer for layer in prune.protected_layers if layer >= count]:
+        raise SpecInvalid(f"prune.protected_layers names {strangers}; the model has layers 0 to {count - 1}.")

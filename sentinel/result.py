@@ -11,6 +11,7 @@ class GroupCounts(_Value):
     """How many groups the model has, per unit."""
 
     attention: int
+    mlp: int
 
 
 class Measurement(_Value):
@@ -42,20 +43,53 @@ class PrunedMeasurement(Measurement):
 
 
 class LayerCompensation(_Value):
-    """Output error of one layer's attention on the calibration text, relative to its output energy."""
+    """One refitted output projection: its error on the calibration text, relative to the energy of its target.
 
+    Attributes:
+        unit: Whose output projection, with `layer`.
+        error_before: After the cut, before the refit.
+        error_after: After the refit; never more.
+        ridge: λ as a share of the mean diagonal, chosen on held-out calibration windows.
+    """
+
+    unit: str
     layer: int
     error_before: float
     error_after: float
+    ridge: float
+
+
+class CostRecord(_Value):
+    """What the model costs after a cycle's cut, in the unit of `prune.target`.
+
+    Attributes:
+        kind: Which target.
+        goal: What the cycle had to reach.
+        predicted: What the selection promised.
+        measured: What the cut model costs.
+    """
+
+    kind: str
+    goal: float
+    predicted: float
+    measured: float
 
 
 class CycleRecord(_Value):
-    """What one cycle did. `removed` maps layer → groups of the dense model cut in this cycle."""
+    """What one cycle did.
+
+    Attributes:
+        sparsity: Unit → share of the dense model's groups that is gone after the cycle.
+        cost: Predicted and measured, against the goal.
+        removed: Unit → layer → groups of the dense model cut in this cycle.
+        evaluations: Candidates that the search measured.
+    """
 
     cycle: int
-    target_sparsity: float
-    sparsity: float
+    sparsity: dict[str, float]
+    cost: CostRecord
     removed: dict[str, dict[int, list[int]]]
+    evaluations: int
     loss_before_healing: float
     loss: float
     compensation: list[LayerCompensation]

@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from sentinel.errors import FieldError, SpecInvalid
+from sentinel.prune_spec import Prune, Section
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-StrategyName = Literal["random", "magnitude", "entropy", "taylor"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class HubModel(_Section):
+class HubModel(Section):
     """A model of the Hugging Face Hub, or of any endpoint that speaks its protocol (`HF_ENDPOINT`)."""
 
     source: Literal["hub"] = Field("hub", description="Where from.")
@@ -29,7 +25,7 @@ class HubModel(_Section):
     dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
 
 
-class PathModel(_Section):
+class PathModel(Section):
     """A folder with config.json, safetensors weights and a tokenizer."""
 
     source: Literal["path"] = Field("path", description="Where from.")
@@ -37,7 +33,7 @@ class PathModel(_Section):
     dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
 
 
-class BuiltinModel(_Section):
+class BuiltinModel(Section):
     """A tiny model that ships with Sentinel."""
 
     source: Literal["builtin"] = Field("builtin", description="Where from.")
@@ -45,14 +41,14 @@ class BuiltinModel(_Section):
     dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
 
 
-class Splits(_Section):
+class Splits(Section):
     """Names of the hub dataset's splits."""
 
     train: str = Field("train", description="Split for calibration and healing.")
     evaluation: str = Field("validation", description="Split that only evaluation sees.")
 
 
-class HubData(_Section):
+class HubData(Section):
     """A dataset of the Hugging Face Hub."""
 
     source: Literal["hub"] = Field("hub", description="Where from.")
@@ -64,7 +60,7 @@ class HubData(_Section):
     sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
 
 
-class PathData(_Section):
+class PathData(Section):
     """Local text: txt (documents parted by blank lines), jsonl, csv or parquet."""
 
     source: Literal["path"] = Field("path", description="Where from.")
@@ -77,44 +73,14 @@ class PathData(_Section):
     sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
 
 
-class BuiltinData(_Section):
+class BuiltinData(Section):
     """Small English stories from Sentinel's own generator; train and evaluation never overlap."""
 
     source: Literal["builtin"] = Field("builtin", description="Where from.")
     sequence_length: int = Field(128, ge=8, le=32768, description="Tokens per window.")
 
 
-class Target(_Section):
-    """What the pruned model must reach."""
-
-    sparsity: float = Field(ge=0, lt=1, description="Share of the dense model's groups to remove.")
-
-
-class Prune(_Section):
-    """What is removed, by which score, and in how many steps."""
-
-    units: list[Literal["attention"]] = Field(
-        ["attention"],
-        min_length=1,
-        max_length=1,
-        description="Kinds of groups to remove. `attention`: a KV head with its query heads.",
-    )
-    strategy: StrategyName = Field("taylor", description="What computes the importance of a group.")
-    target: Target = Field(description="How much to remove.")
-    allocation: Literal["uniform", "global"] = Field(
-        "uniform",
-        description="`uniform` removes equally from every layer, `global` the least important groups anywhere.",
-    )
-    cycles: int = Field(1, ge=1, le=1000, description="Prune-and-heal cycles.")
-    schedule: Literal["one_shot", "linear", "cubic"] = Field("cubic", description="How sparsity rises over cycles.")
-    compensation: Literal["least_squares"] | None = Field(
-        "least_squares", description="Closed-form repair of the surviving weights after a cut; null for none."
-    )
-    minimum_per_layer: int = Field(1, ge=1, description="Groups that every layer keeps.")
-    calibration_sequences: int = Field(128, ge=1, description="Windows of training text that scores are computed on.")
-
-
-class Heal(_Section):
+class Heal(Section):
     """Fine-tuning after every cut."""
 
     loss: Literal["cross_entropy", "distill"] = Field(
@@ -129,7 +95,7 @@ class Heal(_Section):
     batch_tokens: int = Field(8192, ge=8, description="Tokens per optimiser step.")
 
 
-class Evaluate(_Section):
+class Evaluate(Section):
     """How the dense and the pruned model are measured."""
 
     tokens: int = Field(100_000, ge=8, description="Tokens of evaluation text, at most.")
@@ -138,7 +104,7 @@ class Evaluate(_Section):
     )
 
 
-class Export(_Section):
+class Export(Section):
     """The form of the checkpoint."""
 
     form: Literal["auto", "stock", "remote_code", "masked"] = Field(
@@ -147,9 +113,10 @@ class Export(_Section):
         "`masked` keeps the dense shapes with zeros; `auto` is stock where possible, else remote_code.",
     )
     dtype: Dtype | None = Field(None, description="Data type of the saved weights; null keeps `model.dtype`.")
+    gguf: bool = Field(default=False, description="Also write `model.gguf` for llama.cpp; Llama-like models only.")
 
 
-class Limits(_Section):
+class Limits(Section):
     """When to stop whatever happens."""
 
     max_runtime_s: int = Field(24 * 3600, ge=1, description="Seconds one attempt may take.")
@@ -159,7 +126,7 @@ ModelSource = Annotated[HubModel | PathModel | BuiltinModel, Field(discriminator
 DataSource = Annotated[HubData | PathData | BuiltinData, Field(discriminator="source")]
 
 
-class Spec(_Section):
+class Spec(Section):
     """One experiment."""
 
     name: str | None = Field(
@@ -185,7 +152,6 @@ class Spec(_Section):
 
 
 def model_section(name: str) -> dict[str, str]:
-    """The full section that a model's short name stands for: `builtin/gpt2`, a path, or a hub id."""
     """The `model` section that a short name stands for: `builtin/…`, a path, or a hub id."""
     if name.startswith("builtin/"):
         return {"source": "builtin", "id": name.removeprefix("builtin/")}

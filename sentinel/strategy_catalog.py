@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sentinel.spec import StrategyName
+from sentinel.prune_spec import StrategyName
 
-Need = Literal["weights", "attention maps", "gradients"]
+Need = Literal["weights", "attention maps", "input moments", "gradients", "closed gates", "other strategies"]
 
 
 class StrategyEntry(BaseModel):
@@ -25,7 +25,9 @@ class StrategyEntry(BaseModel):
     cost: str = Field(description="Work per scoring.")
 
 
-WEIGHTS_ONLY = "No forward pass."
+OF_WEIGHTS = "No forward pass."
+OF_MOMENTS = "One forward pass over the calibration text, layer by layer; a few windows backward for κ."
+OF_GATES = "One forward and backward pass over the calibration text, for the gates only."
 STRATEGIES = (
     StrategyEntry(
         name="random",
@@ -33,23 +35,47 @@ STRATEGIES = (
         formula="uniform(0, 1), from the spec's seed",
         source="baseline",
         needs=[],
-        cost=WEIGHTS_ONLY,
+        cost=OF_WEIGHTS,
     ),
     StrategyEntry(
         name="magnitude",
         summary="Keeps the groups with the largest weights.",
-        formula="‖W_q,h‖² + ‖W_k,h‖² + ‖W_v,h‖² + ‖W_o,h‖²",
+        formula="Σ ‖W_h‖² over the group's slices of all its projections",
         source="baseline",
         needs=["weights"],
-        cost=WEIGHTS_ONLY,
+        cost=OF_WEIGHTS,
     ),
     StrategyEntry(
         name="entropy",
-        summary="Keeps heads that attend to few tokens; heads that spread their attention go first.",
+        summary="Keeps heads that attend to few tokens; heads that spread their attention go first. Attention only.",
         formula="−mean over rows of Σ_j −a_ij log a_ij, for attention a of head h",
         source="attention entropy",
         needs=["attention maps"],
         cost="One forward pass over the calibration text, with attention maps.",
+    ),
+    StrategyEntry(
+        name="energy",
+        summary="Keeps the groups whose zeroing changes their layer's output the most.",
+        formula="½ κ tr(W_h C_hh W_hᵀ), C = E[x xᵀ], κ = E‖∂log p/∂y‖² per output feature",
+        source="exact output error of zeroing a group",
+        needs=["weights", "input moments", "gradients"],
+        cost=OF_MOMENTS,
+    ),
+    StrategyEntry(
+        name="wanda",
+        summary="Keeps large weights that are multiplied with large inputs.",
+        formula="Σ_ij |W_ij| √C_jj over the slice, as a share of the site",
+        source="Sun et al. 2023, A Simple and Effective Pruning Approach for Large Language Models",
+        needs=["weights", "input moments"],
+        cost="One forward pass over the calibration text, layer by layer.",
+    ),
+    StrategyEntry(
+        name="fluctuation",
+        summary="Keeps the groups whose output varies; one that is constant can be replaced by a bias.",
+        formula="½ κ tr(W_h Σ_hh W_hᵀ), Σ = C − μμᵀ",
+        source="An et al. 2023, Fluctuation-based Adaptive Structured Pruning (FLAP)",
+        needs=["weights", "input moments", "gradients"],
+        cost=OF_MOMENTS,
     ),
     StrategyEntry(
         name="taylor",
@@ -57,6 +83,38 @@ STRATEGIES = (
         formula="E over windows of |∂loss/∂m_h|, m_h the gate of h",
         source="Michel et al. 2019, Are Sixteen Heads Really Better than One?",
         needs=["weights", "gradients"],
-        cost="One forward and backward pass over the calibration text, for the gates only.",
+        cost=OF_GATES,
+    ),
+    StrategyEntry(
+        name="fisher",
+        summary="Keeps the groups whose removal, together with the others', changes the predictions the most.",
+        formula="½ 1_Sᵀ F 1_S, F = E[z zᵀ], z = ∂log p(y)/∂m, y sampled from the model; greedy, then swaps",
+        source="Kwon et al. 2022, A Fast Post-Training Pruning Framework, with sampled labels",
+        needs=["weights", "gradients"],
+        cost=OF_GATES,
+    ),
+    StrategyEntry(
+        name="obs",
+        summary="Keeps the groups that the others cannot make up for, even after the best linear repair.",
+        formula="½ κ tr(W_h [(C⁻¹)_hh]⁻¹ W_hᵀ), W and C⁻¹ down-dated after every removal",
+        source="Kurtic et al. 2023 (ZipLM); Ling et al. 2024 (SlimGPT)",
+        needs=["weights", "input moments", "gradients"],
+        cost=OF_MOMENTS,
+    ),
+    StrategyEntry(
+        name="ablation",
+        summary="Measures every group by closing it alone: the oracle that cheaper scores are held against.",
+        formula="KL(dense ‖ model without h) in nats per token",
+        source="single-group ablation",
+        needs=["closed gates"],
+        cost="A forward pass of 16 calibration windows for every group.",
+    ),
+    StrategyEntry(
+        name="combined",
+        summary="Mixes the opinions of other strategies by rank, as `prune.mix` weighs them.",
+        formula="Σ_i w_i · rank_i(h) / groups",
+        source="rank aggregation",
+        needs=["other strategies"],
+        cost="The sum of the strategies that are mixed.",
     ),
 )

@@ -47,6 +47,10 @@ def wait_until_gone() -> Callable[..., list[psutil.Process]]:
     return wait
 
 
+# What takes no time, where a test is not about pruning.
+QUICK_PRUNE = {"strategy": "magnitude", "allocation": "uniform", "compensation": "least_squares", "search": None}
+
+
 @pytest.fixture(scope="session")
 def tiny_spec() -> Callable[..., dict[str, Any]]:
     """A job of a few seconds on the built-in model; arguments replace what it says under `prune` and `heal`."""
@@ -55,7 +59,7 @@ def tiny_spec() -> Callable[..., dict[str, Any]]:
         return {
             "model": "builtin/llama",
             "data": {"source": "builtin", "sequence_length": 64},
-            "prune": {"target": {"sparsity": 0.25}, "cycles": cycles, "calibration_sequences": 4},
+            "prune": {"target": {"sparsity": 0.25}, "cycles": cycles, "calibration_sequences": 4, **QUICK_PRUNE},
             "heal": {"steps": steps, "batch_tokens": 256},
             "evaluate": {"tokens": 1024, "prompts": ["Once upon a time"]},
             **sections,

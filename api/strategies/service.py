@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.strategies.schemas import StrategyList, StrategyView
-from sentinel.spec import Prune
+from sentinel.prune_spec import Prune
 from sentinel.strategy_catalog import STRATEGIES, StrategyEntry
 
 

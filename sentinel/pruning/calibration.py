@@ -4,7 +4,9 @@ Knows how to feed calibration windows to a model, whole or layer by layer. Knows
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sentinel.data.loaders.windows import token_batches
-from sentinel.models.families.base import Family
+from sentinel.models.families.base import Family, Site, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +22,20 @@ class Calibration:
     """A model and the windows that its groups are judged on.
 
     Attributes:
+        units: The kinds of groups that are judged.
         windows: Token ids, (windows, sequence_length), on the model's device.
         seed: Seeds whatever a strategy draws.
     """
 
     model: PreTrainedModel
     family: Family
+    units: Sequence[Unit]
     windows: torch.Tensor
     seed: int
+
+    def sites(self) -> list[Site]:
+        """The sites that are judged, those with groups left, in the order in which the model computes them."""
+        return [site for site in self.family.sites(self.model, self.units) if site.num_groups]
 
     def batches(self) -> Iterator[torch.Tensor]:
         """The windows in order, several per forward pass."""
@@ -38,22 +46,74 @@ class LayerwisePass:
     """Hidden states of every calibration batch, carried through the model one layer at a time.
 
     Lets each layer be changed on the inputs that the already changed layers before it produce,
-    at the cost of two passes over the model instead of one per layer.
+    without running the model once per layer.
     """
 
-    def __init__(self, model: PreTrainedModel, layers: Sequence[nn.Module], batches: Iterator[torch.Tensor]) -> None:
-        self._layers = layers
-        self._calls = [_record_calls(model, layers, batch) for batch in batches]
-        self._hidden = [calls[0].hidden for calls in self._calls]
+    def __init__(self, calibration: Calibration) -> None:
+        self._model, self._family = calibration.model, calibration.family
+        layers = self._family.layers(self._model)
+        self._batches = list(calibration.batches())
+        returns_tuple = _returns_tuple(self._model, layers[0], self._batches[0])
+        self._calls = [
+            _record_calls(self._model, layers, batch, returns_tuple=returns_tuple) for batch in self._batches
+        ]
+        self.hidden = [calls[0].hidden for calls in self._calls]
+        self._running = 0
+
+    @contextmanager
+    def replaying(self, module: nn.Module) -> Iterator[None]:
+        """Compute a module of the layer at hand once per batch, and hand out the same result from then on."""
+        compute = module.forward
+        results: dict[int, Any] = {}
+
+        def forward(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - as the module's own forward
+            if self._running not in results:
+                with torch.no_grad():
+                    results[self._running] = compute(*arguments, **keywords)
+            return results[self._running]
+
+        with _replaced_forward([module], forward):
+            yield
+
+    def run(self, layer: int) -> None:
+        """Replace the carried states by the output of `layer` as it is now."""
+        module = self._family.layers(self._model)[layer]
+        self.hidden = [self._call(index, layer, module) for index in range(len(self.hidden))]
+
+    def run_to(self, layer: int, module: nn.Module, see: Callable[[int, torch.Tensor], None]) -> None:
+        """Run `layer` up to the input of `module` only, and show `see` the batch's index and that input."""
+        whole = self._family.layers(self._model)[layer]
+        for index in range(len(self.hidden)):
+            with _stopping_at(module) as caught:
+                self._call(index, layer, whole)
+            see(index, caught[0])
 
     @torch.no_grad()
-    def run(self, layer: int) -> list[torch.Tensor]:
-        """Output of `layer` for every batch, (windows, sequence_length, hidden); the inputs stay as they are."""
-        return [self._calls[i][layer].repeat(self._layers[layer], hidden) for i, hidden in enumerate(self._hidden)]
+    def logits(self) -> Iterator[torch.Tensor]:
+        """What the model makes of the carried states behind its last layer, (windows, tokens, vocabulary) per batch."""
+        for batch, hidden in zip(self._batches, self.hidden, strict=True):
+            layers = self._family.layers(self._model)
+            pass_on = partial(_passed_on, hidden, returns_tuple=self._calls[0][0].returns_tuple)
+            with _replaced_forward(layers, pass_on):
+                logits = self._model(input_ids=batch, use_cache=False).logits
+            yield logits
 
-    def advance(self, layer: int) -> None:
-        """Replace the carried states by the output of `layer` as it is now."""
-        self._hidden = self.run(layer)
+    def input_of(self, layer: int, module: nn.Module, index: int) -> torch.Tensor:
+        """What goes into `module` of `layer` in one batch; differentiable where gradients are enabled."""
+        whole = self._family.layers(self._model)[layer]
+        self._running = index
+        with _stopping_at(module) as caught:
+            self._calls[index][layer].repeat(whole, self.hidden[index])
+        return caught[0]
+
+    def call(self, layer: int, module: nn.Module) -> torch.Tensor:
+        """What `module` makes of the first batch's state in the place of `layer`."""
+        return self._call(0, layer, module)
+
+    @torch.no_grad()
+    def _call(self, index: int, layer: int, module: nn.Module) -> torch.Tensor:
+        self._running = index
+        return self._calls[index][layer].repeat(module, self.hidden[index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,35 +123,102 @@ class _LayerCall:
     hidden: torch.Tensor
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
+    returns_tuple: bool
 
     def repeat(self, layer: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         output = layer(hidden, *self.arguments, **self.keywords)
         return output[0] if isinstance(output, tuple) else output
 
 
+class _Stop(Exception):
+    """Ends a layer's forward pass where its result is no longer needed."""
+
+
+@contextmanager
+def _stopping_at(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Catch the input of `module` and stop there; whoever runs the layer need not know."""
+    caught: list[torch.Tensor] = []
+
+    def stop(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        caught.append(arguments[0])
+        raise _Stop
+
+    handle = module.register_forward_pre_hook(stop)
+    try:
+        yield caught
+    except _Stop:
+        pass
+    finally:
+        handle.remove()
+
+
 @torch.no_grad()
-def _record_calls(model: PreTrainedModel, layers: Sequence[nn.Module], batch: torch.Tensor) -> list[_LayerCall]:
+def _record_calls(
+    model: PreTrainedModel, layers: Sequence[nn.Module], batch: torch.Tensor, *, returns_tuple: bool
+) -> list[_LayerCall]:
+    """What the model hands to each layer; the layers themselves are not run, but pass their input on."""
     calls: list[_LayerCall] = []
 
-    def record(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        hidden, *rest = arguments
-        # Only the first layer's input is carried; keeping the others would hold the whole residual stream.
+    def record(hidden: torch.Tensor, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - as the layer's own forward
+        # Only the first layer's input is carried.
         kept = hidden if not calls else hidden.new_empty(0)
-        calls.append(_LayerCall(hidden=kept, arguments=tuple(rest), keywords=keywords))
+        calls.append(_LayerCall(hidden=kept, arguments=arguments, keywords=keywords, returns_tuple=returns_tuple))
+        return _passed_on(hidden, returns_tuple=returns_tuple)
 
-    handles = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in layers]
-    try:
+    with _replaced_forward(layers, record):
         model(input_ids=batch, use_cache=False, logits_to_keep=1)
-    finally:
-        _remove(handles)
     return calls
 
 
-def watch_inputs(module: nn.Module, see: Callable[[torch.Tensor], None]) -> torch.utils.hooks.RemovableHandle:
-    """Show `see` every input of `module`; the caller removes the returned hook."""
-    return module.register_forward_pre_hook(lambda _, arguments: see(arguments[0]))
+def _passed_on(hidden: torch.Tensor, *_: Any, returns_tuple: bool, **__: Any) -> Any:  # noqa: ANN401 - as a layer's own forward
+    return (hidden,) if returns_tuple else hidden
 
 
-def _remove(handles: Sequence[torch.utils.hooks.RemovableHandle]) -> None:
-    for handle in handles:
+@contextmanager
+def _replaced_forward(layers: Sequence[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
+    for layer in layers:
+        layer.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.__dict__["forward"]
+
+
+def _returns_tuple(model: PreTrainedModel, layer: nn.Module, batch: torch.Tensor) -> bool:
+    """Whether the layers of this class return a tuple, seen on one short run of the first."""
+    seen: list[bool] = []
+
+    def look(_: nn.Module, __: tuple[Any, ...], output: object) -> None:
+        seen.append(isinstance(output, tuple))
+        raise _Stop
+
+    handle = layer.register_forward_hook(look)
+    try:
+        model(input_ids=batch[:1, :2], use_cache=False)
+    except _Stop:
+        pass
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+@contextmanager
+def outputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect every output of `module` while the context lasts, one per call."""
+    seen: list[torch.Tensor] = []
+    handle = module.register_forward_hook(lambda _, __, output: seen.append(output))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def inputs_of(module: nn.Module, see: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Show `see` every input of `module` while the context lasts."""
+    handle = module.register_forward_pre_hook(lambda _, arguments: see(arguments[0]))
+    try:
+        yield
+    finally:
         handle.remove()

@@ -1,110 +1,167 @@
 """Least-squares repair of an output projection after some of its input columns are removed.
 
-Tensor arithmetic only. Notation of one layer (shapes in suffixes): W_OI weight, x_I input,
-C_II = E[x xᵀ], μ_I = E[x], Σ = C − μμᵀ; S removed columns, K kept ones.
-Structured optimal brain surgeon, as in ZipLM (2023) and SlimGPT (2024).
+Tensor arithmetic only. Notation of one projection (shapes in suffixes): W_OK the weight of the kept columns,
+x_K their input, t_O the output that the projection should have, E = t − (W x + b) what it lacks.
+Structured optimal brain surgeon, as in ZipLM (2023) and SlimGPT (2024): with t = the uncut output, the
+solution is W'_K = W_K + W_S Σ_SK (Σ_KK + λI)⁻¹ and b' = b + (W − W')μ.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-# Ridge λ as a share of the mean diagonal of the kept block; keeps the solve stable when kept inputs are collinear.
-RIDGE = 1e-3
+# Ridge λ as a share of the mean diagonal of the inputs' second moment; the best on held-out windows is taken.
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Every so many calibration windows, one is held out to choose the ridge.
+HELD_OUT_EVERY = 4
+# The ridge where nothing could be held out.
+USUAL_RIDGE = 1e-2
+# Columns up to which a symmetric product is computed whole; wider ones compute one triangle of blocks.
+SYMMETRIC_BLOCK = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moments:
-    """Statistics of a projection's input.
+class Sums:
+    """Sums over tokens, float64: of x xᵀ (in, in), x Eᵀ (in, out), x (in,), E (out,), ‖E‖², ‖t‖², and their number."""
 
-    Attributes:
-        second: Uncentred C = E[x xᵀ], float64, (in, in).
-        mean: μ = E[x], float64, (in,).
-    """
+    xx: torch.Tensor
+    xe: torch.Tensor
+    x: torch.Tensor
+    e: torch.Tensor
+    ee: float
+    tt: float
+    tokens: int
 
-    second: torch.Tensor
-    mean: torch.Tensor
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
+    @classmethod
+    def of(cls, inputs: torch.Tensor, lack: torch.Tensor, target: torch.Tensor) -> "Sums":
+        """The sums of one batch: inputs (..., in), lack and target (..., out); products in float32 at least."""
+        x_NI, e_NO, t_NO = (_rows(tensor) for tensor in (inputs, lack, target))
+        return cls(
+            xx=gram(x_NI).double(),
+            xe=(x_NI.T @ e_NO).double(),
+            x=x_NI.sum(0, dtype=torch.float64),
+            e=e_NO.sum(0, dtype=torch.float64),
+            ee=_square_sum(e_NO),
+            tt=_square_sum(t_NO),
+            tokens=len(x_NI),
+        )
 
-class MomentAccumulator:
-    """Sums x and x xᵀ over calibration tokens, in float64."""
-
-    def __init__(self, width: int, *, device: torch.device) -> None:
-        self._second = torch.zeros(width, width, dtype=torch.float64, device=device)
-        self._sum = torch.zeros(width, dtype=torch.float64, device=device)
-        self._tokens = 0
-
-    def add(self, inputs: torch.Tensor) -> None:
-        """Add a batch of shape (..., in)."""
-        x_NI = inputs.detach().reshape(-1, inputs.shape[-1]).double()
-        self._second += x_NI.T @ x_NI
-        self._sum += x_NI.sum(0)
-        self._tokens += len(x_NI)
-
-    def moments(self) -> Moments:
-        """The averages over everything added."""
-        return Moments(second=self._second / self._tokens, mean=self._sum / self._tokens)
+    def centred(self) -> "Sums":
+        """The same about the means, as a projection with a bias sees them."""
+        x_mean, e_mean = self.x / self.tokens, self.e / self.tokens
+        return Sums(
+            xx=self.xx - torch.outer(self.x, x_mean),
+            xe=self.xe - torch.outer(self.x, e_mean),
+            x=torch.zeros_like(self.x),
+            e=torch.zeros_like(self.e),
+            ee=self.ee - float(self.e @ e_mean),
+            tt=self.tt,
+            tokens=self.tokens,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refit:
-    """New values of the surviving columns, and what the cut costs in output error.
+    """The change of a projection, and what it mends.
 
     Attributes:
-        weight: W'_K, (out, kept), float64.
-        bias: b', (out,), float64; None where the projection has no bias.
-        error_before: E‖Wx − W_K x_K‖² / E‖Wx‖², closing the groups and nothing else.
-        error_after: The same with W'_K and b'; never above `error_before`.
+        weight: W' − W, (out, in), float64.
+        bias: b' − b, (out,), float64; None where the projection has no bias.
+        error_before: E‖t − Wx − b‖² / E‖t‖², all calibration tokens.
+        error_after: The same with W' and b'; never above `error_before`.
+        ridge: The λ that was best on the held-out tokens, as a share of the mean diagonal.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
     error_before: float
     error_after: float
+    ridge: float
 
 
-def refit(weight: torch.Tensor, bias: torch.Tensor | None, moments: Moments, kept: torch.Tensor) -> Refit:
-    """W'_K = W_K + W_S Σ_SK (Σ_KK + λI)⁻¹ and b' = b + (W − W')μ; without a bias C stands for Σ.
+class SplitSums:
+    """Sums over calibration windows, some of them held out."""
 
-    Args:
-        weight: W, (out, in).
-        bias: b, (out,), or None.
-        moments: Statistics of the projection's input on the calibration text.
-        kept: Boolean (in,), True for the columns that stay.
-    """
-    W = weight.double()
-    C = moments.second
-    if bias is not None:
-        C = C - torch.outer(moments.mean, moments.mean)
-    update = W[:, ~kept] @ _ridge_solution(C, kept)
-    change = W.clone()
-    change[:, kept] = -update
-    new_bias = None if bias is None else bias.double() + change @ moments.mean
+    def __init__(self) -> None:
+        self._windows = 0
+        self.fitted: Sums | None = None
+        self.held_out: Sums | None = None
+
+    def add(self, inputs: torch.Tensor, *, lack: torch.Tensor, target: torch.Tensor) -> None:
+        """Add a batch: inputs (windows, tokens, in), lack and target (windows, tokens, out)."""
+        indices = torch.arange(self._windows, self._windows + len(inputs), device=inputs.device)
+        self._windows += len(inputs)
+        out = indices % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        self.fitted = _plus(self.fitted, inputs[~out], lack[~out], target[~out])
+        self.held_out = _plus(self.held_out, inputs[out], lack[out], target[out])
+
+
+def _plus(sums: Sums | None, *batch: torch.Tensor) -> Sums | None:
+    if not len(batch[0]):
+        return sums
+    return Sums.of(*batch) if sums is None else sums + Sums.of(*batch)
+
+
+def refit(sums: SplitSums, *, has_bias: bool) -> Refit:
+    """The least-squares change of a projection: its ridge chosen on the held-out windows, then solved on all."""
+    fitted, held_out = sums.fitted, sums.held_out
+    assert fitted is not None  # noqa: S101 - the first window is never held out
+    everything = fitted if held_out is None else fitted + held_out
+    ridge = USUAL_RIDGE if held_out is None else _best_ridge(fitted, held_out, has_bias=has_bias)
+    whole = everything.centred() if has_bias else everything
+    change = _solve(whole, ridge)
+    scale = max(everything.tt, torch.finfo(torch.float64).tiny)
     return Refit(
-        weight=W[:, kept] + update,
-        bias=new_bias,
-        error_before=relative_error(_removed_columns(W, kept), moments.second, W),
-        error_after=_energy(change, C) / _energy(W, moments.second),
+        weight=change,
+        bias=(everything.e - change @ everything.x) / everything.tokens if has_bias else None,
+        error_before=everything.ee / scale,
+        error_after=max(0.0, _error(whole, change)) / scale,
+        ridge=ridge,
     )
 
 
-def relative_error(difference: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> float:
-    """E‖D x‖² / E‖W x‖² for a change D of the weight, (out, in) both."""
-    return _energy(difference.double(), second) / _energy(weight.double(), second)
+def _best_ridge(fitted: Sums, held_out: Sums, *, has_bias: bool) -> float:
+    train, test = (fitted.centred(), held_out.centred()) if has_bias else (fitted, held_out)
+    return min(RIDGES, key=lambda share: _error(test, _solve(train, share)))
 
 
-def _removed_columns(weight: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    return weight.masked_fill(kept, 0.0)
+def _solve(sums: Sums, share: float) -> torch.Tensor:
+    """(Σ x xᵀ + λI)⁻¹ Σ x Eᵀ, transposed: (out, in). λ is `share` of the mean diagonal."""
+    if not len(sums.xx):
+        return sums.xe.T
+    ridge = share * sums.xx.diagonal().mean() + torch.finfo(torch.float32).tiny
+    regularised = sums.xx + ridge * torch.eye(len(sums.xx), dtype=sums.xx.dtype, device=sums.xx.device)
+    return torch.cholesky_solve(sums.xe, torch.linalg.cholesky(regularised)).T
 
 
-def _ridge_solution(C: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Σ_SK (Σ_KK + λI)⁻¹, (removed, kept)."""
-    C_KK = C[kept][:, kept]
-    ridge = RIDGE * C_KK.diagonal().mean()
-    regularised = C_KK + ridge * torch.eye(len(C_KK), dtype=C.dtype, device=C.device)
-    return torch.linalg.solve(regularised, C[kept][:, ~kept]).T
+def _error(sums: Sums, change: torch.Tensor) -> float:
+    """Σ ‖E − D x‖² for a change D of the weight."""
+    return sums.ee - float((change * (2 * sums.xe.T - change @ sums.xx)).sum())
 
 
-def _energy(matrix: torch.Tensor, second: torch.Tensor) -> float:
-    """tr(M C Mᵀ) = E‖M x‖²."""
-    return float(torch.einsum("oi,ij,oj->", matrix, second, matrix))
+def gram(rows: torch.Tensor) -> torch.Tensor:
+    """xᵀx of rows x (tokens, features), (features, features), at little more than half the cost of a product."""
+    features = rows.shape[1]
+    if features <= SYMMETRIC_BLOCK:
+        return rows.T @ rows
+    half = features // 2
+    product = rows.new_empty(features, features)
+    product[:half, :half] = gram(rows[:, :half])
+    product[half:, half:] = gram(rows[:, half:])
+    product[:half, half:] = rows[:, :half].T @ rows[:, half:]
+    product[half:, :half] = product[:half, half:].T
+    return product
+
+
+def _square_sum(rows: torch.Tensor) -> float:
+    """Σ over all entries of their squares: a row in its own precision, the rows in float64."""
+    return float(rows.square().sum(1).sum(dtype=torch.float64))
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    """(tokens, features) in float32, or in float64 where it came so."""
+    rows = tensor.detach().flatten(0, -2)
+    return rows if rows.dtype == torch.float64 else rows.float()

@@ -4,18 +4,40 @@ Remembers which of the dense model's groups are left. Knows nothing of cycles, h
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
 
-from sentinel.models.families.base import Family, Site, output_bias, output_weight, set_output
-from sentinel.models.optimized.surgery import apply_removal
-from sentinel.pruning.calibration import Calibration, LayerwisePass, watch_inputs
-from sentinel.pruning.compensation import MomentAccumulator, Refit, refit
-from sentinel.pruning.selection import Allocation, Budget, select_groups
-from sentinel.pruning.strategies import STRATEGIES
+from sentinel.models.families.base import UNITS, Family, Site, Unit
+from sentinel.prune_spec import CompensationName, Prune
+from sentinel.pruning.calibration import Calibration
+from sentinel.pruning.compensation import Cut
+from sentinel.pruning.costs import Cost
+from sentinel.pruning.levels import choice_of, cost_for, goals_of, units_of
+from sentinel.pruning.repair import cut_and_compensate
+from sentinel.pruning.search import Space, refine
+from sentinel.pruning.selection import Choice, check_reachable, even_levels, select
+from sentinel.pruning.strategies import rank_groups
+from sentinel.pruning.trial import Trial, as_cut
 from sentinel.result import LayerCompensation
-from sentinel.spec import StrategyName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is to go, and what that promises.
+
+    Attributes:
+        cut: Unit → layer → groups, by their index in the layer as it is now.
+        goal: What the cost had to fall to, in the unit of the target.
+        predicted: What the cost is predicted to be after the cut.
+        evaluations: Candidates that the search measured.
+    """
+
+    cut: Cut
+    goal: float
+    predicted: float
+    evaluations: int
 
 
 class PruningModule:
@@ -24,116 +46,148 @@ class PruningModule:
     Attributes:
         model: The model, cut in place.
         family: Where its groups live.
-        kept: Per layer, the indices of the dense model's groups that are left, ascending.
-        dense_counts: Groups per layer of the dense model.
+        kept: Unit → per layer, the indices of the dense model's groups that are left, ascending.
+        dense_counts: Unit → groups per layer of the dense model.
     """
 
-    def __init__(self, model: PreTrainedModel, family: Family, *, kept: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        family: Family,
+        *,
+        kept: Mapping[Unit, Sequence[Sequence[int]]] | None = None,
+    ) -> None:
         """Take over a dense `model`; with `kept`, cut it down to those groups."""
         self.model = model
         self.family = family
-        self.dense_counts = tuple(family.counts(model))
-        self.kept = [list(range(count)) for count in self.dense_counts]
-        if kept is not None:
-            for layer, groups in enumerate(kept):
-                family.keep_groups(model, layer, groups)
-            self.kept = [list(groups) for groups in kept]
+        self.dense_counts = {unit: family.counts(model, unit) for unit in UNITS}
+        self.kept = {unit: [list(range(count)) for count in counts] for unit, counts in self.dense_counts.items()}
+        for unit, layers in (kept or {}).items():
+            for layer, groups in enumerate(layers):
+                if len(groups) < self.dense_counts[unit][layer]:
+                    family.keep_groups(model, layer, unit, groups)
+            self.kept[unit] = [list(groups) for groups in layers]
 
     @property
-    def counts(self) -> list[int]:
-        """Groups per layer now."""
-        return [len(groups) for groups in self.kept]
+    def sparsity(self) -> dict[Unit, float]:
+        """Share of the dense model's groups that is gone, per unit."""
+        return {unit: 1 - sum(map(len, self.kept[unit])) / sum(counts) for unit, counts in self.dense_counts.items()}
 
     @property
-    def sparsity(self) -> float:
-        """Share of the dense model's groups that is gone."""
-        return 1 - sum(self.counts) / sum(self.dense_counts)
+    def removed(self) -> dict[Unit, dict[int, list[int]]]:
+        """Unit → layer → indices of the dense model's groups that are gone; whole layers are absent."""
+        return {unit: self._gone(unit) for unit in UNITS}
 
-    @property
-    def removed(self) -> dict[int, list[int]]:
-        """Layer → indices of the dense model's groups that are gone; whole layers are absent."""
-        gone = {
-            layer: sorted(set(range(dense)) - set(groups))
-            for layer, (dense, groups) in enumerate(zip(self.dense_counts, self.kept, strict=True))
-        }
-        return {layer: groups for layer, groups in gone.items() if groups}
+    def calibration(self, windows: torch.Tensor, prune: Prune, *, seed: int) -> Calibration:
+        """What the groups that `prune` may remove are judged on."""
+        return Calibration(
+            model=self.model, family=self.family, units=units_of(prune.units), windows=windows, seed=seed
+        )
 
     def select(
-        self,
-        windows: torch.Tensor,
-        *,
-        strategy: StrategyName,
-        sparsity: float,
-        allocation: Allocation,
-        minimum_per_layer: int,
-        seed: int,
-    ) -> dict[int, list[int]]:
-        """Score all groups on `windows` and choose which to remove so that `sparsity` is reached.
-
-        Returns:
-            layer → positions among the groups that the layer has now.
-        """
-        calibration = Calibration(model=self.model, family=self.family, windows=windows, seed=seed)
-        budget = Budget(
-            dense_counts=self.dense_counts,
-            counts=self.counts,
-            sparsity=sparsity,
-            minimum_per_layer=minimum_per_layer,
-        )
-        return select_groups(STRATEGIES[strategy](calibration), budget, allocation=allocation)
-
-    def cut(self, selection: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
-        """Remove groups physically.
+        self, calibration: Calibration, prune: Prune, *, before: float = 0.0, progress: float = 1.0
+    ) -> Selection:
+        """Choose which groups to remove.
 
         Args:
-            selection: layer → positions among the groups that the layer has now.
+            calibration: The model and its windows.
+            prune: What to remove, by which score and to which target.
+            before: How much of the way to the target is done, 0 to 1.
+            progress: How much shall be done after this cut.
+
+        Raises:
+            SpecInvalid: The target cannot be reached.
+        """
+        sites, cost = calibration.sites(), cost_for(prune, calibration)
+        rankings = rank_groups(calibration, prune.strategy, mix=prune.mix)
+        choices = self._choices(sites, prune, cost)
+        emptied = self._emptied(calibration)
+        goals = goals_of(prune, sites, choices, cost, emptied=emptied, before=before, progress=progress)
+        removed: list[Sequence[int]] = [() for _ in sites]
+        for goal in goals:
+            chosen = select(
+                [rankings[i] for i in goal.sites],
+                [choices[i] for i in goal.sites],
+                goal.needed,
+                allocation=prune.allocation,
+            )
+            for index, groups in zip(goal.sites, chosen, strict=True):
+                removed[index] = groups
+        evaluations = 0
+        if prune.search:
+            trial = Trial(_few(calibration, prune.search.windows), compensation=prune.compensation)
+            evaluations = prune.search.evaluations
+            even = prune.allocation == "uniform"
+            space = Space(rankings, choices, goals, evaluations=evaluations, even=even)
+            removed = list(refine(trial, space, removed, evaluations=evaluations))
+            evaluations = trial.evaluations
+        saved = sum(choice.saving(len(groups)) for choice, groups in zip(choices, removed, strict=True))
+        return Selection(
+            cut=as_cut(sites, removed),
+            goal=cost.total - sum(goal.needed for goal in goals),
+            predicted=cost.total - saved,
+            evaluations=evaluations,
+        )
+
+    def plan(self, calibration: Calibration, prune: Prune) -> dict[Unit, list[int]]:
+        """Groups per unit and layer that even counts would leave, found without any score.
+
+        Raises:
+            SpecInvalid: The target cannot be reached.
+        """
+        sites, cost = calibration.sites(), cost_for(prune, calibration)
+        choices = self._choices(sites, prune, cost)
+        left = {unit: list(map(len, layers)) for unit, layers in self.kept.items()}
+        emptied = self._emptied(calibration)
+        for goal in goals_of(prune, sites, choices, cost, emptied=emptied, before=0.0, progress=1.0):
+            some = [choices[i] for i in goal.sites]
+            check_reachable(some, goal.needed)
+            for index, level in zip(goal.sites, even_levels(some, goal.needed), strict=True):
+                left[sites[index].unit][sites[index].layer] -= choices[index].levels[level]
+        return left
+
+    def _choices(self, sites: Sequence[Site], prune: Prune, cost: Cost) -> list[Choice]:
+        return [
+            choice_of(prune, site, dense_count=self.dense_counts[site.unit][site.layer], cost=cost) for site in sites
+        ]
+
+    def _emptied(self, calibration: Calibration) -> int:
+        """Sites of the calibration's units that have lost everything."""
+        layers = [
+            pair for unit in calibration.units for pair in zip(self.dense_counts[unit], self.kept[unit], strict=True)
+        ]
+        return sum(dense > 0 and not groups for dense, groups in layers)
+
+    def cut(
+        self, calibration: Calibration, cut: Cut, *, compensation: CompensationName | None
+    ) -> tuple[dict[Unit, dict[int, list[int]]], list[LayerCompensation]]:
+        """Remove groups physically and repair what is left, as `compensation` says.
+
+        Args:
+            calibration: This module's model, and the windows it is repaired on.
+            cut: Unit → layer → groups, by their index in the layer as it is now.
+            compensation: How; None changes nothing else.
 
         Returns:
-            The same groups by their indices in the dense model.
+            The same groups by their indices in the dense model, and a record per refitted projection.
         """
-        return {layer: self._cut_layer(layer, groups) for layer, groups in selection.items()}
+        records = cut_and_compensate(calibration, cut, compensation=compensation)
+        gone = {
+            unit: {layer: self._forget(unit, layer, groups) for layer, groups in layers.items()}
+            for unit, layers in cut.items()
+        }
+        return gone, records
 
-    def cut_and_compensate(
-        self, selection: Mapping[int, Sequence[int]], windows: torch.Tensor
-    ) -> tuple[dict[int, list[int]], list[LayerCompensation]]:
-        """Remove groups and refit each output projection by least squares.
+    def _forget(self, unit: Unit, layer: int, groups: Sequence[int]) -> list[int]:
+        before, chosen = self.kept[unit][layer], set(groups)
+        self.kept[unit][layer] = [group for position, group in enumerate(before) if position not in chosen]
+        return [before[position] for position in sorted(chosen)]
 
-        Goes from the first layer to the last; every layer is refitted on what the already cut
-        layers before it produce for `windows`.
-        """
-        calibration = Calibration(model=self.model, family=self.family, windows=windows, seed=0)
-        layerwise = LayerwisePass(self.model, self.family.layers(self.model), calibration.batches())
-        removed, records = {}, []
-        for site in self.family.sites(self.model):
-            if site.layer in selection:
-                repair = self._refit_layer(site, selection[site.layer], layerwise)
-                removed[site.layer] = self._cut_layer(site.layer, selection[site.layer])
-                self._write(site.layer, repair)
-                records.append(
-                    LayerCompensation(
-                        layer=site.layer, error_before=repair.error_before, error_after=repair.error_after
-                    )
-                )
-            layerwise.advance(site.layer)
-        return removed, records
+    def _gone(self, unit: Unit) -> dict[int, list[int]]:
+        layers = enumerate(zip(self.dense_counts[unit], self.kept[unit], strict=True))
+        gone = {layer: sorted(set(range(dense)) - set(groups)) for layer, (dense, groups) in layers}
+        return {layer: groups for layer, groups in gone.items() if groups}
 
-    def _refit_layer(self, site: Site, groups: Sequence[int], layerwise: LayerwisePass) -> Refit:
-        weight = output_weight(site)
-        statistics = MomentAccumulator(weight.shape[1], device=weight.device)
-        handle = watch_inputs(site.output, statistics.add)
-        try:
-            layerwise.run(site.layer)
-        finally:
-            handle.remove()
-        kept = torch.ones(site.num_groups, dtype=torch.bool, device=weight.device)
-        kept[list(groups)] = False
-        return refit(weight, output_bias(site), statistics.moments(), kept.repeat_interleave(site.group_width))
 
-    def _cut_layer(self, layer: int, groups: Sequence[int]) -> list[int]:
-        apply_removal(self.model, self.family, {layer: groups})
-        before = self.kept[layer]
-        self.kept[layer] = [group for position, group in enumerate(before) if position not in groups]
-        return [before[position] for position in sorted(groups)]
-
-    def _write(self, layer: int, repair: Refit) -> None:
-        set_output(self.family.sites(self.model)[layer], weight=repair.weight, bias=repair.bias)
+def _few(calibration: Calibration, windows: int) -> Calibration:
+    return replace(calibration, windows=calibration.windows[:windows])

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Literal
 
 from sentinel.events import MessageLogged, MetricRecorded, Phase, PhaseStarted, Progressed, Reporter
 
@@ -50,9 +51,9 @@ class ProgressTracker:
         """Record a number at the current step."""
         self._reporter.emit(MetricRecorded(name=name, value=value, step=self.step, cycle=self._cycle))
 
-    def message(self, text: str) -> None:
+    def message(self, text: str, *, level: Literal["info", "warning"] = "info") -> None:
         """Say a decision and its reason."""
-        self._reporter.emit(MessageLogged(text=text))
+        self._reporter.emit(MessageLogged(level=level, text=text))
 
     def advance(self, *, cuts: int, steps: int) -> None:
         """Set what is done of the whole run: `cuts` cycles cut, `steps` healing steps taken."""

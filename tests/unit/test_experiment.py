@@ -10,7 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from sentinel import experiment
 from sentinel.errors import CheckpointInvalid, DataInvalid, ExportImpossible, SpecInvalid
-from sentinel.events import CheckpointSaved, Finished, MetricRecorded, Phase, PhaseStarted, Progressed
+from sentinel.events import CheckpointSaved, Finished, MessageLogged, MetricRecorded, Phase, PhaseStarted, Progressed
+from sentinel.inputs import load_inputs
+from sentinel.models.evaluation import mean_loss
+from sentinel.pruning.costs import cost_of
+from sentinel.pruning.pruning_module import PruningModule
 from sentinel.result import Result
 from sentinel.spec import parse_spec
 
@@ -50,7 +54,15 @@ def spec(**changes):
     document = {
         "model": "builtin/llama",
         "data": {"source": "builtin", "sequence_length": 64},
-        "prune": {"target": {"sparsity": 0.5}, "cycles": 3, "allocation": "global", "calibration_sequences": 8},
+        "prune": {
+            "target": {"sparsity": 0.5},
+            "cycles": 3,
+            "strategy": "taylor",
+            "allocation": "global",
+            "compensation": "least_squares",
+            "search": None,
+            "calibration_sequences": 8,
+        },
         "heal": {"steps": 3, "batch_tokens": 256, "learning_rate": 3e-4},
         "evaluate": {"tokens": 1024, "prompts": ["One day"]},
         "device": "cpu",
@@ -82,7 +94,7 @@ def test_the_output_folder_is_complete(finished):
     metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert metrics == [event.model_dump(exclude={"type"}) for event in recorder.of(MetricRecorded)]
     assert sum(line["name"] == "healing_loss" for line in metrics) == 9
-    for plot in ("groups.png", "losses.png"):
+    for plot in ("attention_groups.png", "losses.png"):
         assert (output / "plots" / plot).read_bytes().startswith(b"\x89PNG")
     assert not list((output / "checkpoint").glob("*.bin"))
 
@@ -93,7 +105,7 @@ def test_the_result_tells_what_was_done(finished):
     assert result.pruned.groups.attention == result.dense.groups.attention // 2
     removed = result.removed["attention"]
     assert sum(map(len, removed.values())) == result.dense.groups.attention - result.pruned.groups.attention
-    by_cycle = [groups for record in result.cycles for groups in record.removed["attention"].items()]
+    by_cycle = [groups for record in result.cycles for groups in record.removed.get("attention", {}).items()]
     assert {layer: sorted(g for at, groups in by_cycle if at == layer for g in groups) for layer in removed} == removed
     assert result.pruned.parameters < result.dense.parameters
     assert result.pruned.kv_bytes_per_token * 2 == result.dense.kv_bytes_per_token
@@ -124,23 +136,47 @@ def test_the_checkpoint_gives_the_reported_loss(finished):
     assert sum(parameter.numel() for parameter in model.parameters()) == result.pruned.parameters
 
 
+def resumed_after(tmp_path, document, *, cycle, steps):
+    """A run that dies some steps after a cycle, and the one that goes on from its state; their events and result."""
+    with pytest.raises(Killed):
+        experiment.run(document, output=tmp_path / "first", reporter=KilledAfter(cycle, steps))
+    shutil.move(tmp_path / "first" / "state" / f"cycle-{cycle:04d}", tmp_path / "state")
+    recorder = Recorder()
+    result = experiment.run(document, output=tmp_path / "second", reporter=recorder, resume=tmp_path / "state")
+    return recorder, result
+
+
+def assert_same_weights(one, other):
+    expected, actual = weights(one), weights(other)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
 @pytest.mark.parametrize(("cycle", "steps"), [(1, 0), (1, 2), (2, 1)])
 def test_a_killed_run_resumes_to_the_same_weights(finished, tmp_path, cycle, steps):
     """Law 7, bit for bit."""
     whole, _, result = finished
-    with pytest.raises(Killed):
-        experiment.run(spec(), output=tmp_path / "first", reporter=KilledAfter(cycle, steps))
-    state = tmp_path / "first" / "state" / f"cycle-{cycle:04d}"
-    shutil.move(state, tmp_path / "state")
-    recorder = Recorder()
-    resumed = experiment.run(spec(), output=tmp_path / "second", reporter=recorder, resume=tmp_path / "state")
-    expected, actual = weights(whole), weights(tmp_path / "second")
-    assert expected.keys() == actual.keys()
-    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    recorder, resumed = resumed_after(tmp_path, spec(), cycle=cycle, steps=steps)
+    assert_same_weights(whole, tmp_path / "second")
     assert resumed.removed == result.removed
     assert [record.cycle for record in resumed.cycles] == [1, 2, 3]
     assert [event.cycle for event in recorder.of(CheckpointSaved)] == list(range(cycle + 1, 4))
     assert (tmp_path / "second" / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+def test_a_killed_run_with_both_units_and_a_search_resumes_to_the_same_weights(tmp_path):
+    document = spec(
+        prune__units=["attention", "mlp"],
+        prune__cycles=2,
+        prune__strategy="fisher",
+        prune__compensation="residual_least_squares",
+        prune__search={"evaluations": 4, "windows": 4},
+    )
+    whole = experiment.run(document, output=tmp_path / "whole", reporter=Recorder())
+    _, resumed = resumed_after(tmp_path, document, cycle=1, steps=1)
+    assert_same_weights(tmp_path / "whole", tmp_path / "second")
+    assert resumed.removed == whole.removed
+    assert [r.model_dump() for r in resumed.cycles] == [r.model_dump() for r in whole.cycles]
 
 
 def test_a_state_of_another_spec_is_refused(finished, tmp_path):
@@ -158,6 +194,17 @@ def test_without_healing_or_compensation(tmp_path):
     assert result.cycles[0].compensation == []
     assert result.cycles[0].loss == result.cycles[0].loss_before_healing
     assert "healing" not in result.timings_s
+
+
+def test_the_defaults_beat_a_plain_score(tmp_path):
+    """At the same size, on text that neither has seen."""
+    plain = experiment.run(
+        spec(heal=None, prune__cycles=1, prune__allocation="uniform"), output=tmp_path / "plain", reporter=Recorder()
+    )
+    changes = {"prune": {"target": {"sparsity": 0.5}, "calibration_sequences": 24}, "heal": None}
+    found = experiment.run(spec(**changes), output=tmp_path / "default", reporter=Recorder())
+    assert found.pruned.groups == plain.pruned.groups
+    assert found.pruned.kl_to_dense < plain.pruned.kl_to_dense
 
 
 def test_nothing_removed_changes_nothing(tmp_path):
@@ -178,13 +225,138 @@ def test_the_other_builtin_model_uses_its_own_form(tmp_path):
     assert result.export_form == "remote_code"
 
 
+def reloaded_loss(output, document):
+    """Of the checkpoint, loaded by transformers, on the text that the run evaluated on."""
+    model = AutoModelForCausalLM.from_pretrained(output / "checkpoint", trust_remote_code=True).eval()
+    return mean_loss(model, load_inputs(document, allowed_roots=None).evaluation)
+
+
+@pytest.mark.parametrize("model", ["builtin/gpt2", "builtin/llama"])
+def test_whole_layers_go_over_several_cycles_and_the_checkpoint_reloads(tmp_path, model):
+    document = spec(
+        model=model,
+        heal=None,
+        prune__units=["layer"],
+        prune__strategy="obs",
+        prune__target={"sparsity": 0.4},
+        prune__schedule="linear",
+        prune__cycles=2,
+    )
+    result = experiment.run(document, output=tmp_path, reporter=Recorder())
+    sites = 2 * layers_of(document)
+    gone = [(unit, layer) for unit, layers in result.removed.items() for layer in layers]
+    assert len(gone) == int(sites * 0.4 + 0.5)
+    assert all(len(groups) == max(groups) + 1 for layers in result.removed.values() for groups in layers.values())
+    assert all(record.removed for record in result.cycles)
+    assert reloaded_loss(tmp_path, document) == pytest.approx(result.pruned.loss, rel=1e-6)
+
+
+def layers_of(document):
+    inputs = load_inputs(document, allowed_roots=None)
+    return len(inputs.family.layers(inputs.dense))
+
+
+def dense_costs(document):
+    """What the dense model costs, by kind of target."""
+    inputs = load_inputs(document, allowed_roots=None)
+    module = PruningModule(inputs.dense, inputs.family)
+    calibration = module.calibration(inputs.calibration, document.prune, seed=0)
+    return {kind: cost_of(kind, calibration).total for kind in ("parameters", "flops", "kv_bytes")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "units", "share", "allocation"),
+    [
+        ("parameters", ["attention", "mlp"], 0.7, "cost"),
+        ("flops", ["mlp"], 0.8, "uniform"),
+        ("kv_bytes", ["attention"], 0.5, "uniform"),
+        ("parameters", ["layer"], 0.8, "global"),
+    ],
+)
+def test_a_cost_target_is_met_as_predicted(tmp_path, kind, units, share, allocation):
+    """Over two cycles, each of which reaches its goal; predicted and measured agree to the last unit."""
+    changes = {"heal": None, "prune__units": units, "prune__allocation": allocation, "prune__cycles": 2}
+    target = int(share * dense_costs(spec(**changes))[kind])
+    result = experiment.run(spec(**changes, prune__target={kind: target}), output=tmp_path, reporter=Recorder())
+    costs = [record.cost for record in result.cycles]
+    assert [cost.kind for cost in costs] == [kind, kind]
+    assert all(cost.measured == cost.predicted <= cost.goal for cost in costs)
+    assert costs[1].goal <= max(target, costs[0].measured)
+    assert costs[1].measured <= target
+    if kind == "parameters":
+        assert result.pruned.parameters == costs[1].measured
+    if kind == "kv_bytes":
+        assert result.pruned.kv_bytes_per_token == costs[1].measured
+
+
+def test_one_shot_cuts_once_whatever_the_cycles(tmp_path):
+    target = int(0.9 * dense_costs(spec())["parameters"])
+    document = spec(prune__schedule="one_shot", prune__cycles=2, prune__target={"parameters": target}, heal=None)
+    result = experiment.run(document, output=tmp_path, reporter=Recorder())
+    assert result.cycles[0].removed
+    assert result.cycles[1].removed == {}
+
+
+def test_a_loss_beyond_the_limit_stops_the_run_and_says_so(tmp_path):
+    """The cycle that went too far is the last; what it left is measured and exported."""
+    recorder = Recorder()
+    result = experiment.run(
+        spec(heal=None, prune__max_loss_increase=0.01, prune__compensation=None), output=tmp_path, reporter=recorder
+    )
+    assert 1 <= len(result.cycles) < 3
+    assert result.cycles[-1].loss > result.dense.loss + 0.01
+    assert all(record.loss <= result.dense.loss + 0.01 for record in result.cycles[:-1])
+    (warning,) = [event for event in recorder.of(MessageLogged) if event.level == "warning"]
+    assert "Stopped after cycle" in warning.text
+    assert "prune.max_loss_increase 0.01" in warning.text
+    assert (tmp_path / "checkpoint" / "model.safetensors").is_file()
+
+
+def test_a_loss_within_the_limit_stops_nothing(tmp_path):
+    result = experiment.run(spec(heal=None, prune__max_loss_increase=50), output=tmp_path, reporter=Recorder())
+    assert len(result.cycles) == 3
+
+
+def test_protected_layers_are_untouched(tmp_path):
+    result = experiment.run(
+        spec(
+            heal=None,
+            prune__cycles=1,
+            prune__units=["attention", "mlp"],
+            prune__target={"sparsity": 0.25},
+            prune__protected_layers=[0],
+        ),
+        output=tmp_path,
+        reporter=Recorder(),
+    )
+    assert all(0 not in layers for layers in result.removed.values())
+    assert all(result.removed.values())
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_a_search_is_told_and_lowers_what_it_measures(tmp_path, allocation):
+    """Judged on the text it was measured on, so with the same calibration windows for everything."""
+    changes = {"heal": None, "prune__cycles": 1, "prune__allocation": allocation, "prune__strategy": "random"}
+    runs = [
+        experiment.run(spec(**changes, prune__search=search), output=tmp_path / name, reporter=Recorder())
+        for name, search in {"plain": None, "searched": {"evaluations": 40, "windows": 8}}.items()
+    ]
+    assert [run.cycles[0].evaluations > 0 for run in runs] == [False, True]
+    assert runs[0].pruned.parameters == runs[1].pruned.parameters
+    assert runs[1].pruned.kl_to_dense < runs[0].pruned.kl_to_dense
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"prune__target__sparsity": 0.95}, SpecInvalid, "minimum_per_layer"),
-        ({"prune__target__sparsity": 0.01}, SpecInvalid, "removes no group"),
+        ({"prune__target__sparsity": 0.01}, SpecInvalid, "removes nothing"),
         ({"data__sequence_length": 4096}, DataInvalid, "4096, but the model reads"),
         ({"export": {"form": "stock"}}, ExportImpossible, "uniform|equal counts"),
+        ({"prune__target": {"parameters": 10}}, SpecInvalid, "can be saved"),
+        ({"prune__units": ["mlp"], "prune__target": {"kv_bytes": 10}}, SpecInvalid, "more units"),
+        ({"prune__protected_layers": [0, 99]}, SpecInvalid, r"names \[99\]"),
+        ({"prune__protected_layers": [0, 1, 2]}, SpecInvalid, "can be saved"),
         ({"evaluate__prompts": ["long " * 300]}, DataInvalid, "positions"),
         ({"device": "cuda:7"}, SpecInvalid, "no device"),
     ],

@@ -56,6 +56,35 @@ def test_pointers_of_a_short_model_name_and_of_an_unknown_source():
     assert mistakes([]) == {"": "model_type"}
 
 
+@pytest.mark.parametrize(
+    ("prune", "message"),
+    [
+        ({"target": {}}, "exactly one of sparsity, parameters, flops, kv_bytes, latency_ms"),
+        ({"target": {"sparsity": 0.2, "flops": 5}}, "exactly one"),
+        ({"units": ["mlp", "mlp"]}, "names a unit twice"),
+        ({"strategy": "combined"}, "needs a `mix`"),
+        ({"mix": {"taylor": 1}}, "goes with the strategy `combined`"),
+        ({"strategy": "combined", "mix": {"combined": 1}}, "Input should be 'random'"),
+        ({"strategy": "combined", "mix": {"taylor": 0}}, "greater than 0"),
+        ({"strategy": "entropy", "units": ["attention", "mlp"]}, "scores attention only"),
+        ({"strategy": "combined", "mix": {"entropy": 1}, "units": ["mlp"]}, "scores attention only"),
+        ({"units": ["layer", "mlp"], "allocation": "global"}, "cannot be shared between `layer`"),
+    ],
+)
+def test_what_does_not_fit_together_in_prune_is_refused(prune, message):
+    with pytest.raises(SpecInvalid) as caught:
+        parse_spec({"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.25}, **prune}})
+    assert any(message in error.message for error in caught.value.errors)
+    assert all(error.pointer.startswith("/prune") for error in caught.value.errors)
+
+
+@pytest.mark.parametrize("kind", ["sparsity", "parameters", "flops", "kv_bytes", "latency_ms"])
+def test_a_target_tells_its_kind_and_value(kind):
+    value = 0.5 if kind == "sparsity" else 1000
+    target = parse_spec({"model": "builtin/gpt2", "prune": {"target": {kind: value}}}).prune.target
+    assert (target.kind, target.value) == (kind, value)
+
+
 def test_every_field_is_documented_and_frozen():
     for flag in flags():
         assert flag.description, f"{flag.name} has no description"
@@ -103,6 +132,21 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     file.write_text("a: [")
     with pytest.raises(SpecInvalid, match="Cannot read"):
         load_document(file)
+
+
+def test_flags_say_every_part_of_prune():
+    arguments = ["--model", "builtin/gpt2", "--prune.target.flops", "2e6", "--prune.units", "[attention, mlp]"]
+    arguments += [
+        "--prune.search.evaluations",
+        "50",
+        "--prune.strategy",
+        "combined",
+        "--prune.mix",
+        "{taylor: 1, obs: 2}",
+    ]
+    prune = spec_from_arguments(arguments).prune
+    assert (prune.target.kind, prune.units, prune.search.evaluations) == ("flops", ["attention", "mlp"], 50)
+    assert prune.mix == {"taylor": 1, "obs": 2}
 
 
 def test_flags_cover_the_whole_spec():

@@ -3,6 +3,7 @@
 A machine's busy moments then hit all of them alike, so that ratios can be trusted where milliseconds cannot.
 """
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -37,24 +38,23 @@ def measure_speed(
     models: Sequence[PreTrainedModel], prompts: torch.Tensor, *, new_tokens: int = 8, repeats: int = REPEATS
 ) -> list[Speed]:
     """Prefill and decode of (batch, time) prompts, per model; `new_tokens` are decoded in each round."""
-    prefill = interleaved_medians([_prefill(model, prompts) for model in models], repeats=repeats)
-    decode = interleaved_medians([_Decoding(model, prompts, new_tokens) for model in models], repeats=repeats)
+    reading = interleaved_medians([prefill(model, prompts) for model in models], repeats=repeats)
+    writing = interleaved_medians([_Decoding(model, prompts, new_tokens) for model in models], repeats=repeats)
     batch, tokens = len(prompts), prompts.numel()
     return [
         Speed(
-            prefill_ms=reading,
-            prefill_tokens_per_s=1000 * tokens / reading,
-            decode_ms=writing / new_tokens,
-            decode_tokens_per_s=1000 * batch * new_tokens / writing,
+            prefill_ms=read,
+            prefill_tokens_per_s=1000 * tokens / read,
+            decode_ms=write / new_tokens,
+            decode_tokens_per_s=1000 * batch * new_tokens / write,
         )
-        for reading, writing in zip(prefill, decode, strict=True)
+        for read, write in zip(reading, writing, strict=True)
     ]
 
 
-@torch.no_grad()
 def forward_latency(models: Sequence[PreTrainedModel], window: torch.Tensor) -> list[float]:
     """Median milliseconds of a forward pass over one (sequence_length,) window, batch 1, per model."""
-    return interleaved_medians([_prefill(model, window[None]) for model in models])
+    return interleaved_medians([prefill(model, window[None]) for model in models])
 
 
 def interleaved_medians(calls: Sequence[Callable[[], object]], *, repeats: int = REPEATS) -> list[float]:
@@ -68,26 +68,35 @@ def interleaved_medians(calls: Sequence[Callable[[], object]], *, repeats: int =
     return [statistics.median(seen) for seen in times]
 
 
-def _prefill(model: PreTrainedModel, prompts: torch.Tensor) -> Callable[[], object]:
-    return lambda: model(input_ids=prompts, use_cache=False)
+def prefill(model: PreTrainedModel, prompts: torch.Tensor) -> Callable[[], object]:
+    """A forward pass over (batch, time) prompts without a cache, to be timed."""
+
+    @torch.no_grad()
+    def call() -> object:
+        return model(input_ids=prompts, use_cache=False)
+
+    return call
 
 
 class _Decoding:
     """Writes `new_tokens` greedily after a prompt, over and over from the same cache."""
 
     def __init__(self, model: PreTrainedModel, prompts: torch.Tensor, new_tokens: int) -> None:
-        self._model, self._new_tokens, self._length = model, new_tokens, prompts.shape[1]
+        self._model, self._new_tokens = model, new_tokens
         self._cache = DynamicCache(config=model.config)
-        self._next = self._step(prompts)
+        self._next = self._step(prompts, self._cache)
 
     def __call__(self) -> None:
+        # Layers replace their tensors when they grow, so those of the prompt stay as they are. (`crop` refuses
+        # layers whose sliding window is full.)
+        cache = copy.copy(self._cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
         tokens = self._next
         for _ in range(self._new_tokens):
-            tokens = self._step(tokens)
-        self._cache.crop(self._length)
+            tokens = self._step(tokens, cache)
 
-    def _step(self, tokens: torch.Tensor) -> torch.Tensor:
-        logits = self._model(input_ids=tokens, past_key_values=self._cache, use_cache=True).logits
+    def _step(self, tokens: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        logits = self._model(input_ids=tokens, past_key_values=cache, use_cache=True).logits
         chosen: torch.Tensor = logits[:, -1:].argmax(-1)
         return chosen
 

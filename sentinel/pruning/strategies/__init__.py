@@ -1,28 +1,49 @@
 """What computes importance. One short file each, all against one protocol."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Protocol
 
-import torch
-
+from sentinel.prune_spec import ScoreName, StrategyName
 from sentinel.pruning.calibration import Calibration
-from sentinel.pruning.strategies import entropy, magnitude, random, taylor
-from sentinel.spec import StrategyName
+from sentinel.pruning.ranking import Ranking
+from sentinel.pruning.strategies import (
+    ablation,
+    combined,
+    energy,
+    entropy,
+    fisher,
+    fluctuation,
+    magnitude,
+    obs,
+    random,
+    taylor,
+    wanda,
+)
 
+# From a model and its calibration windows to one ranking per site of `calibration.sites()`.
+Strategy = Callable[[Calibration], list[Ranking]]
 
-class Strategy(Protocol):
-    """Scores the groups of every site of a model."""
-
-    def __call__(self, calibration: Calibration, /) -> list[torch.Tensor]:
-        """One (groups,) tensor per layer on the CPU; higher = keep; comparable across layers."""
-
-
-STRATEGIES: Mapping[StrategyName, Strategy] = MappingProxyType(
+STRATEGIES: Mapping[ScoreName, Strategy] = MappingProxyType(
     {
-        "random": random.importance,
-        "magnitude": magnitude.importance,
-        "entropy": entropy.importance,
-        "taylor": taylor.importance,
+        "random": random.rank,
+        "magnitude": magnitude.rank,
+        "entropy": entropy.rank,
+        "energy": energy.rank,
+        "wanda": wanda.rank,
+        "fluctuation": fluctuation.rank,
+        "taylor": taylor.rank,
+        "fisher": fisher.rank,
+        "obs": obs.rank,
+        "ablation": ablation.rank,
     }
 )
+
+
+def rank_groups(
+    calibration: Calibration, strategy: StrategyName, *, mix: Mapping[ScoreName, float] | None = None
+) -> list[Ranking]:
+    """Rank the groups of every site; `mix` weighs the strategies that `combined` combines."""
+    if strategy == "combined":
+        opinions = [(weight, STRATEGIES[name](calibration)) for name, weight in (mix or {}).items()]
+        return combined.mix(opinions, calibration.sites())
+    return STRATEGIES[strategy](calibration)

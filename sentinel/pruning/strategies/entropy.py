@@ -1,4 +1,4 @@
-"""Diffuse heads go first: a head that looks everywhere selects little."""
+"""Diffuse heads go first: a head that looks everywhere selects little. Attention only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,22 +7,22 @@ import torch
 from transformers import PreTrainedModel
 
 from sentinel.pruning.calibration import Calibration
+from sentinel.pruning.ranking import Ranking, by_importance
 
 
 @torch.no_grad()
-def importance(calibration: Calibration) -> list[torch.Tensor]:
+def rank(calibration: Calibration) -> list[Ranking]:
     """−mean over rows of H(row) = −Σ_j p_j ln p_j, in nats, averaged over a group's query heads.
 
     Attention maps exist only in the eager implementation, which is used for these passes alone.
     """
-    sites = calibration.family.sites(calibration.model)
-    entropy_sums = [torch.zeros(site.num_groups, dtype=torch.float64) for site in sites]
+    entropy_sums = [torch.zeros(site.num_groups, dtype=torch.float64) for site in calibration.sites()]
     with _eager_attention(calibration.model):
         for batch in calibration.batches():
             maps = calibration.model(input_ids=batch, use_cache=False, output_attentions=True).attentions
             for sums, attention_BHTT in zip(entropy_sums, maps, strict=True):
                 sums.add_(_group_entropy(attention_BHTT, len(sums)), alpha=len(batch))
-    return [-sums / len(calibration.windows) for sums in entropy_sums]
+    return [by_importance(-sums / len(calibration.windows)) for sums in entropy_sums]
 
 
 def _group_entropy(attention_BHTT: torch.Tensor, num_groups: int) -> torch.Tensor:

@@ -3,10 +3,13 @@
 import torch
 
 from sentinel.pruning.calibration import Calibration
+from sentinel.pruning.ranking import Ranking, by_importance
 
 
-def importance(calibration: Calibration) -> list[torch.Tensor]:
+def rank(calibration: Calibration) -> list[Ranking]:
     """Uniform in [0, 1), the same for the same seed and counts."""
     generator = torch.Generator().manual_seed(calibration.seed)
-    sites = calibration.family.sites(calibration.model)
-    return [torch.rand(site.num_groups, generator=generator, dtype=torch.float64) for site in sites]
+    return [
+        by_importance(torch.rand(site.num_groups, generator=generator, dtype=torch.float64))
+        for site in calibration.sites()
+    ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -17,24 +18,38 @@ CUT_COLOUR = "#e07b39"
 GONE_COLOUR = "#e8e8e8"
 
 
-def plot_kept_groups(kept: Sequence[Sequence[int]], dense_counts: Sequence[int], path: Path) -> None:
-    """Draw layers × groups of the dense model, kept ones filled, removed ones pale."""
+# Wider sites, as those of neurons, are drawn as one bar per layer.
+MOST_SQUARES = 64
+
+
+def plot_kept_groups(kept: Sequence[Sequence[int]], dense_counts: Sequence[int], path: Path, *, unit: str) -> None:
+    """Draw layers × groups of the dense model, kept ones filled, removed ones pale; neurons as one bar per layer."""
+    layers, widest = len(dense_counts), max(dense_counts)
+    squares = widest <= MOST_SQUARES
+    figure = Figure(figsize=(1.6 + (0.5 * widest if squares else 6), 1.4 + 0.4 * layers), layout="constrained")
+    axes = figure.add_subplot()
+    if squares:
+        _draw_squares(axes, kept, dense_counts)
+    else:
+        axes.barh(np.arange(layers) + 0.5, dense_counts, color=GONE_COLOUR, height=0.8)
+        axes.barh(np.arange(layers) + 0.5, [len(groups) for groups in kept], color=KEPT_COLOUR, height=0.8)
+    axes.set_yticks(np.arange(layers) + 0.5, [str(layer) for layer in range(layers)])
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{unit} group" if squares else f"{unit} groups kept", ylabel="layer")
+    axes.set_title(f"{sum(map(len, kept))} of {sum(dense_counts)} {unit} groups kept", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_squares(axes: Axes, kept: Sequence[Sequence[int]], dense_counts: Sequence[int]) -> None:
     widest = max(dense_counts)
     grid = np.full((len(dense_counts), widest), np.nan)
     for layer, (groups, count) in enumerate(zip(kept, dense_counts, strict=True)):
         grid[layer, :count] = 0
         grid[layer, list(groups)] = 1
-    figure = Figure(figsize=(1.6 + 0.5 * widest, 1.4 + 0.4 * len(dense_counts)), layout="constrained")
-    axes = figure.add_subplot()
     colours = ListedColormap([GONE_COLOUR, KEPT_COLOUR])
     axes.pcolormesh(grid, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=2)
     axes.set_xticks(np.arange(widest) + 0.5, [str(group) for group in range(widest)])
-    axes.set_yticks(np.arange(len(dense_counts)) + 0.5, [str(layer) for layer in range(len(dense_counts))])
-    axes.invert_yaxis()
     axes.set_aspect("equal")
-    axes.set(xlabel="attention group", ylabel="layer")
-    axes.set_title(f"{sum(map(len, kept))} of {sum(dense_counts)} groups kept", fontsize=10)
-    figure.savefig(path, dpi=150)
 
 
 def plot_losses(metrics_file: Path, result: Result, path: Path) -> None:

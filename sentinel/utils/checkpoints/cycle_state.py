@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -27,7 +28,7 @@ class CycleState(BaseModel):
     Attributes:
         spec_sha256: Digest of the spec; a state resumes only its own experiment.
         cycle: The last finished cycle, counted from 1.
-        kept: Per layer, the dense model's groups that are left.
+        kept: Unit → per layer, the dense model's groups that are left.
         records: One per finished cycle.
         timings_s: Seconds per phase so far.
     """
@@ -36,7 +37,7 @@ class CycleState(BaseModel):
 
     spec_sha256: str
     cycle: int
-    kept: list[list[int]]
+    kept: dict[Literal["attention", "mlp"], list[list[int]]]
     records: list[CycleRecord]
     timings_s: dict[str, float]
 

@@ -3,11 +3,11 @@
 from typing import get_args
 
 from api.strategies.service import catalog
-from sentinel.spec import StrategyName
+from sentinel.prune_spec import ScoreName
 
 
 def test_every_strategy_of_the_spec_is_described_once():
-    assert [entry.name for entry in catalog().data] == list(get_args(StrategyName))
+    assert [entry.name for entry in catalog().data] == [*get_args(ScoreName), "combined"]
 
 
 def test_a_schema_fixes_its_own_strategy():

@@ -27,7 +27,13 @@ def saved(tmp_path):
     spec, model = parse_spec(DOCUMENT), tied_model(0)
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text('{"name": "loss"}\n')
-    state = CycleState(spec_sha256=spec_digest(spec), cycle=2, kept=[[1]], records=[], timings_s={"healing": 1.5})
+    state = CycleState(
+        spec_sha256=spec_digest(spec),
+        cycle=2,
+        kept={"attention": [[1]], "mlp": [[0, 2]]},
+        records=[],
+        timings_s={"healing": 1.5},
+    )
     folder = state_folder(tmp_path / "state", 2)
     save_state(folder, state, model, metrics)
     return folder, spec, state, model
@@ -45,9 +51,9 @@ def test_state_comes_back_bit_for_bit(saved):
 
 def test_saving_again_replaces_the_older_state(saved, tmp_path):
     folder, spec, state, _ = saved
-    later = state.model_copy(update={"kept": [[0]]})
+    later = state.model_copy(update={"kept": {"attention": [[0]], "mlp": [[]]}})
     save_state(folder, later, tied_model(3), tmp_path / "metrics.jsonl")
-    assert load_state(folder, spec).kept == [[0]]
+    assert load_state(folder, spec).kept == {"attention": [[0]], "mlp": [[]]}
 
 
 def test_name_and_limits_may_change_between_attempts_but_nothing_else(saved):

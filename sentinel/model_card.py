@@ -1,0 +1,238 @@
+"""The README.md of a checkpoint: what was done to which model, what it cost, and how to load the outcome.
+
+Knows the spec, the result and Markdown as the Hugging Face Hub renders it; no model.
+"""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sentinel.manifest import MANIFEST_FILE, Run, Unit, ranges
+from sentinel.prune_spec import Prune
+from sentinel.result import CycleRecord, Measurement, Result
+from sentinel.spec import Heal, HubData, HubModel, PathModel, Spec
+
+CARD_FILE = "README.md"
+PLOTS_FOLDER = "plots"
+GGUF_FILE = "model.gguf"
+_UNIT_NAMES = {"attention": "attention groups", "mlp": "MLP neurons"}
+_REPEATING = (
+    f"`{MANIFEST_FILE}` has the whole spec, the versions, the digests of model and text, the groups that are left, and "
+    "the result."
+)
+_COSTS = {
+    "sparsity": "groups",
+    "parameters": "parameters",
+    "flops": "FLOPs per token",
+    "kv_bytes": "KV bytes per token",
+    "latency_ms": "latency, ms",
+}
+_LOADING = {
+    "stock": "A class of `transformers` loads it.",
+    "remote_code": "Its layers differ, so it brings its own modelling file, which needs nothing but `torch` and "
+    "`transformers`.",
+    "masked": "It has the dense model's shapes, with zeros for what was removed: a class of `transformers` loads it, "
+    "and it is neither smaller nor faster than the dense model.",
+}
+
+
+def write_card(checkpoint: Path, run: Run, *, plots: Path) -> None:
+    """Write the card into the checkpoint's folder, and copy the plots there that it shows.
+
+    Args:
+        checkpoint: The folder, with everything that the card describes.
+        run: What the card is about.
+        plots: Folder of the run's pictures.
+    """
+    pictures = sorted(plots.glob("*.png"))
+    (checkpoint / PLOTS_FOLDER).mkdir(exist_ok=True)
+    for picture in pictures:
+        shutil.copyfile(picture, checkpoint / PLOTS_FOLDER / picture.name)
+    spec, result = run.spec, run.result
+    sections = {
+        "Before and after": _comparison(result),
+        "Evaluation protocol": _protocol(result),
+        "What was done": _deeds(spec, result),
+        "What is left of each layer": _layers(run),
+        "Compensation": _compensation(result.cycles),
+        "How to load it": _loading(result, has_gguf=(checkpoint / GGUF_FILE).exists()),
+        "Samples": _samples(spec, result),
+        "Plots": "\n\n".join(f"![{file.stem.replace('_', ' ')}]({PLOTS_FOLDER}/{file.name})" for file in pictures),
+        "Repeating it": _REPEATING,
+    }
+    top = f"{_front_matter(spec)}\n\n# {_title(spec)}\n\n{_summary(spec, result)}"
+    rest = [f"## {heading}\n\n{text}" for heading, text in sections.items() if text]
+    (checkpoint / CARD_FILE).write_text("\n\n".join([top, *rest]) + "\n", encoding="utf-8")
+
+
+def _front_matter(spec: Spec) -> str:
+    fields: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["sentinel", "pruned", "structured-pruning"],
+    }
+    if isinstance(spec.model, HubModel):
+        fields["base_model"] = spec.model.id
+    if isinstance(spec.data, HubData):
+        fields["datasets"] = [spec.data.id]
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
+
+
+def _model_name(spec: Spec) -> str:
+    if isinstance(spec.model, PathModel):
+        return Path(spec.model.path).name
+    return spec.model.id if isinstance(spec.model, HubModel) else f"builtin/{spec.model.id}"
+
+
+def _title(spec: Spec) -> str:
+    return _plain(spec.name or f"{_model_name(spec)}, pruned")
+
+
+def _plain(text: str) -> str:
+    """Text that is no Markdown: on one line, nothing in it a link, a table or HTML."""
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(text.split()))
+
+
+def _summary(spec: Spec, result: Result) -> str:
+    dense, pruned = result.dense, result.pruned
+    share = 1 - pruned.parameters / dense.parameters
+    return (
+        f"{_plain(_model_name(spec))} with {share:.1%} of its parameters removed by structured pruning. On held-out "
+        f"text its loss is {pruned.loss:.4f} nats per token, the dense model's {dense.loss:.4f}."
+    )
+
+
+def _comparison(result: Result) -> str:
+    dense, pruned = result.dense, result.pruned
+    rows = [[name, text.format(a), text.format(b), _change(a, b)] for name, text, a, b in _measures(dense, pruned)]
+    kl = ["KL(dense ‖ pruned), nats per token", "", f"{pruned.kl_to_dense:.4f}", ""]
+    return _table(["", "dense", "pruned", "change"], [*rows[:2], kl, *rows[2:]])
+
+
+def _measures(dense: Measurement, pruned: Measurement) -> list[tuple[str, str, float, float]]:
+    """Name, format, dense, pruned."""
+    return [
+        ("loss, nats per token", "{:.4f}", dense.loss, pruned.loss),
+        ("perplexity", "{:.2f}", dense.perplexity, pruned.perplexity),
+        ("parameters", "{:,}", dense.parameters, pruned.parameters),
+        ("attention groups", "{:,}", dense.groups.attention, pruned.groups.attention),
+        ("MLP neurons", "{:,}", dense.groups.mlp, pruned.groups.mlp),
+        ("key-value cache, bytes per token", "{:,}", dense.kv_bytes_per_token, pruned.kv_bytes_per_token),
+        ("forward pass over one window, ms", "{:.2f}", dense.latency_ms, pruned.latency_ms),
+    ]
+
+
+def _change(dense: float, pruned: float) -> str:
+    return f"{(pruned - dense) / dense:+.1%}" if dense else ""
+
+
+def _protocol(result: Result) -> str:
+    protocol = result.protocol
+    return (
+        f"{_plain(protocol.description)}\n\nText: {_plain(protocol.text)}; {protocol.windows} windows of "
+        f"{protocol.sequence_length} tokens, {protocol.tokens:,} predictions. Neither calibration nor healing saw it. "
+        "Two losses compare only under the same protocol."
+    )
+
+
+def _deeds(spec: Spec, result: Result) -> str:
+    lines = [*_pruning(spec.prune, len(result.cycles)), _healing(spec.heal), f"Seed: {spec.seed}"]
+    cycles = _table(
+        ["cycle", "loss after the cut", "loss after healing", "what counts", "goal", "predicted", "measured"],
+        [
+            [
+                str(record.cycle),
+                f"{record.loss_before_healing:.4f}",
+                f"{record.loss:.4f}" if spec.heal else "",
+                _COSTS[record.cost.kind],
+                *(f"{value:,.6g}" for value in (record.cost.goal, record.cost.predicted, record.cost.measured)),
+            ]
+            for record in result.cycles
+        ],
+    )
+    return "\n".join(f"- {line}" for line in lines) + "\n\n" + cycles
+
+
+def _pruning(prune: Prune, cycles: int) -> list[str]:
+    mix = " (" + ", ".join(f"{name} {weight:g}" for name, weight in prune.mix.items()) + ")" if prune.mix else ""
+    return [
+        f"Units: {', '.join(prune.units)}",
+        f"Strategy: {prune.strategy}{mix}; allocation: {prune.allocation}",
+        f"Target: {prune.target.kind.replace('_', ' ')} {prune.target.value:,g}",
+        f"Cycles: {cycles} of {prune.cycles}, schedule {prune.schedule.replace('_', ' ')}",
+        f"Compensation: {(prune.compensation or 'none').replace('_', ' ')}",
+        f"Search: {f'{prune.search.evaluations} evaluations per cycle' if prune.search else 'none'}",
+        f"Calibration: {prune.calibration_sequences} windows",
+    ]
+
+
+def _healing(heal: Heal | None) -> str:
+    if heal is None:
+        return "Healing: none"
+    length = f"{heal.steps} steps" if heal.epochs is None else f"{heal.epochs:g} epochs"
+    return f"Healing: {heal.loss.replace('_', ' ')}, {length} per cycle, learning rate {heal.learning_rate:g}"
+
+
+def _layers(run: Run) -> str:
+    rows = [
+        [
+            str(layer),
+            *(_left(unit, groups, run.dense_counts[unit][layer]) for unit, groups in zip(run.kept, left, strict=True)),
+        ]
+        for layer, left in enumerate(zip(*run.kept.values(), strict=True))
+    ]
+    return _table(["layer", *(_UNIT_NAMES[unit] for unit in run.kept)], rows)
+
+
+def _left(unit: Unit, groups: Sequence[int], dense_count: int) -> str:
+    """How many of how many, and of attention groups which; neurons would fill pages."""
+    count = f"{len(groups)} of {dense_count}"
+    return count if unit == "mlp" or len(groups) in (0, dense_count) else f"{count}: {ranges(groups)}"
+
+
+def _compensation(cycles: Sequence[CycleRecord]) -> str:
+    """Every projection's last refit; the manifest has them all."""
+    last = {(item.layer, item.unit): (cycle, item) for cycle in cycles for item in cycle.compensation}
+    if not last:
+        return ""
+    rows = [
+        [str(layer), unit, str(record.cycle), f"{item.error_before:.3e}", f"{item.error_after:.3e}", f"{item.ridge:g}"]
+        for (layer, unit), (record, item) in sorted(last.items(), key=lambda entry: entry[0])
+    ]
+    return (
+        "The last refit of each output projection: its error on the calibration text, relative to the energy of its "
+        "target.\n\n" + _table(["layer", "unit", "cycle", "before the refit", "after it", "ridge"], rows)
+    )
+
+
+def _loading(result: Result, *, has_gguf: bool) -> str:
+    option = ", trust_remote_code=True" if result.export_form == "remote_code" else ""
+    code = (
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'folder = "path/to/this/folder"\n'
+        f"model = AutoModelForCausalLM.from_pretrained(folder{option})\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n```"
+    )
+    gguf = f"\n\nWith llama.cpp: `llama-cli -m {GGUF_FILE} -p 'Once upon a time'`." if has_gguf else ""
+    return f"{_LOADING[result.export_form]}\n\n{code}{gguf}"
+
+
+def _samples(spec: Spec, result: Result) -> str:
+    """Greedy continuations, indented, so that nothing in them is Markdown."""
+    texts = zip(spec.evaluate.prompts, result.dense.samples, result.pruned.samples, strict=True)
+    return "\n\n".join(
+        f"{_plain(prompt)} …\n\ndense:\n\n{_indented(dense)}\n\npruned:\n\n{_indented(pruned)}"
+        for prompt, dense, pruned in texts
+    )
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,54 @@
+"""What a finished run leaves in its folder: the checkpoint with its card and manifest, and the plots."""
+
+from pathlib import Path
+
+from sentinel.inputs import Inputs
+from sentinel.manifest import Run, Sources, write_manifest
+from sentinel.model_card import GGUF_FILE, write_card
+from sentinel.models.optimized.export import Form, export
+from sentinel.models.optimized.gguf import write_gguf
+from sentinel.pruning.levels import units_of
+from sentinel.pruning.pruning_module import PruningModule
+from sentinel.pruning.visualization.plots import plot_kept_groups, plot_losses
+from sentinel.result import Result
+from sentinel.spec import Spec
+from sentinel.utils.checkpoints.cycle_state import METRICS_FILE
+
+CHECKPOINT_FOLDER = "checkpoint"
+PLOTS_FOLDER = "plots"
+
+
+def write_checkpoint(spec: Spec, inputs: Inputs, module: PruningModule, directory: Path) -> Form:
+    """Export the pruned model; the form that was used.
+
+    Raises:
+        ExportImpossible: As `export` says.
+    """
+    dtype = spec.export.dtype or spec.model.dtype
+    form = export(
+        module.model,
+        inputs.tokenizer,
+        family=inputs.family,
+        form=spec.export.form,
+        dtype=dtype,
+        directory=directory,
+        kept=module.kept,
+    )
+    if spec.export.gguf:
+        write_gguf(module.model, inputs.tokenizer, dtype=dtype, path=directory / GGUF_FILE)
+    return form
+
+
+def describe(
+    spec: Spec, inputs: Inputs, module: PruningModule, result: Result, *, sources: Sources, output: Path
+) -> None:
+    """Draw the plots, and put the card and the manifest beside the weights."""
+    plots, checkpoint = output / PLOTS_FOLDER, output / CHECKPOINT_FOLDER
+    plots.mkdir(exist_ok=True)
+    for unit in units_of(spec.prune.units):
+        plot_kept_groups(module.kept[unit], module.dense_counts[unit], plots / f"{unit}_groups.png", unit=unit)
+    plot_losses(output / METRICS_FILE, result, plots / "losses.png")
+    run = Run(spec=spec, result=result, kept=module.kept, dense_counts=module.dense_counts)
+    windows = {use: getattr(inputs, use).cpu().numpy() for use in ("calibration", "training", "evaluation")}
+    write_card(checkpoint, run, plots=plots)
+    write_manifest(checkpoint, run, sources=sources, windows=windows, device=str(inputs.dense.device))

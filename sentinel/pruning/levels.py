@@ -1,0 +1,111 @@
+"""What a spec allows every site to lose, and what it wants to be saved in all. Knows sites and costs, no score."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sentinel.models.families.base import UNITS, Site, Unit
+from sentinel.prune_spec import Prune, UnitName
+from sentinel.pruning.calibration import Calibration
+from sentinel.pruning.costs import Cost, cost_of
+from sentinel.pruning.selection import Choice, planned_savings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A saving that some sites have to reach together.
+
+    Attributes:
+        sites: Their indices.
+        needed: What they must save now.
+    """
+
+    sites: Sequence[int]
+    needed: float
+
+
+def units_of(names: Sequence[UnitName]) -> list[Unit]:
+    """The kinds of sites that lose something; a whole `layer` is its attention or its MLP."""
+    return [unit for unit in UNITS if unit in names or "layer" in names]
+
+
+def cost_for(prune: Prune, calibration: Calibration) -> Cost:
+    """What the spec's target counts; with whole layers alone, sparsity counts those."""
+    return cost_of(
+        "sites" if _whole_only(prune) and prune.target.kind == "sparsity" else prune.target.kind, calibration
+    )
+
+
+def choice_of(prune: Prune, site: Site, *, dense_count: int, cost: Cost) -> Choice:
+    """The levels of one site under a spec's units, blocks and floors."""
+    levels = _levels(prune, site)
+    savings = [float(saving) for saving in cost.savings(site, levels)]
+    return Choice(dense_count=dense_count, count=site.num_groups, levels=levels, savings=savings)
+
+
+def goals_of(
+    prune: Prune,
+    sites: Sequence[Site],
+    choices: Sequence[Choice],
+    cost: Cost,
+    *,
+    emptied: int,
+    before: float,
+    progress: float,
+) -> list[Goal]:
+    """What has to be saved: under `sparsity` by each unit for itself, else by all sites together.
+
+    Args:
+        prune: The spec's section.
+        sites: The sites.
+        choices: What each may lose.
+        cost: What the target counts.
+        emptied: Sites of these units that have lost everything already.
+        before: How much of the way to the target is done, 0 to 1.
+        progress: How much shall be done after this cut.
+    """
+    everything = range(len(sites))
+    if prune.target.kind != "sparsity":
+        share = (progress - before) / (1 - before) if before < 1 else 1.0
+        return [Goal(sites=everything, needed=max(0.0, (cost.total - prune.target.value) * share))]
+    sparsity = prune.target.value * progress
+    if _whole_only(prune):
+        wanted = int((len(sites) + emptied) * sparsity + 0.5)
+        return [Goal(sites=everything, needed=max(0, wanted - emptied))]
+    even = prune.allocation == "uniform"
+    by_unit: Mapping[Unit, list[int]] = {u: [i for i in everything if sites[i].unit == u] for u in UNITS}
+    return [
+        Goal(sites=indices, needed=_needed([choices[i] for i in indices], sparsity, even=even))
+        for indices in by_unit.values()
+        if indices
+    ]
+
+
+def _needed(choices: Sequence[Choice], sparsity: float, *, even: bool) -> float:
+    """Groups of one unit to remove: as many as if every site stopped at the level nearest to the sparsity.
+
+    Where sites need not stay even and groups go singly, or where a site may not lose its share, the number itself.
+    """
+    singly = all(list(choice.levels) == list(range(len(choice.levels))) for choice in choices)
+    short = any(choice.wanted(sparsity) > choice.levels[-1] for choice in choices)
+    if not short and (even or not singly):
+        return planned_savings(choices, sparsity)
+    dense = sum(choice.dense_count for choice in choices)
+    return max(0, int(dense * sparsity + 0.5) - (dense - sum(choice.count for choice in choices)))
+
+
+def _levels(prune: Prune, site: Site) -> list[int]:
+    count = site.num_groups
+    if site.layer in prune.protected_layers:
+        return [0]
+    levels = {0}
+    if site.unit in prune.units:
+        block = prune.mlp_block if site.unit == "mlp" else 1
+        floor = prune.minimum_per_layer * block
+        levels |= {count - left for left in range(0, count, block) if left >= floor}
+    if "layer" in prune.units:
+        levels.add(count)
+    return sorted(levels)
+
+
+def _whole_only(prune: Prune) -> bool:
+    return list(prune.units) == ["layer"]

@@ -1,0 +1,83 @@
+"""Cuts a model from its first layer to its last and repairs each behind the ones that are already cut."""
+
+from collections.abc import Iterator
+
+from sentinel.prune_spec import CompensationName
+from sentinel.pruning.calibration import Calibration, LayerwisePass
+from sentinel.pruning.compensation import (
+    Cut,
+    UncutLayer,
+    cut_layer,
+    least_squares,
+    residual_least_squares,
+    run_uncut,
+)
+from sentinel.pruning.reconstruction import reconstruct
+from sentinel.result import LayerCompensation
+
+
+def cut_and_compensate(
+    calibration: Calibration, cut: Cut, *, compensation: CompensationName | None
+) -> list[LayerCompensation]:
+    """Cut groups out of the calibration's model and repair what is left; one record per refitted projection.
+
+    Args:
+        calibration: The model, changed in place, and the windows it is repaired on.
+        cut: Unit → layer → groups to remove, by their index in the layer as it is now.
+        compensation: How; None cuts and changes nothing else.
+    """
+    layers = layers_of(cut)
+    if compensation is None:
+        for layer in layers:
+            cut_layer(calibration, layer, cut)
+        return []
+    if not layers:
+        return []
+    walk = (
+        _own_outputs(calibration, cut) if compensation == "least_squares" else _stream(calibration, cut, compensation)
+    )
+    return list(walk)
+
+
+def repair_layer(
+    calibration: Calibration,
+    layer: int,
+    cut: Cut,
+    *,
+    compensation: CompensationName | None,
+    stream: LayerwisePass,
+    uncut: UncutLayer,
+) -> list[LayerCompensation]:
+    """Cut one layer, repair it, and carry `stream`, which is what the layers before it make, through it."""
+    if compensation is None:
+        cut_layer(calibration, layer, cut)
+        stream.run(layer)
+        return []
+    if compensation == "least_squares":
+        return list(least_squares(calibration, layer, cut, stream))
+    repair = reconstruct if compensation == "reconstruction" else residual_least_squares
+    return list(repair(calibration, layer, cut, stream, uncut))
+
+
+def layers_of(cut: Cut) -> list[int]:
+    """Layers that lose something, ascending."""
+    return sorted({layer for layers in cut.values() for layer, groups in layers.items() if groups})
+
+
+def _own_outputs(calibration: Calibration, cut: Cut) -> Iterator[LayerCompensation]:
+    """Layers behind the last cut need no look."""
+    stream = LayerwisePass(calibration)
+    for layer in range(layers_of(cut)[-1] + 1):
+        yield from least_squares(calibration, layer, cut, stream)
+
+
+def _stream(calibration: Calibration, cut: Cut, compensation: CompensationName) -> Iterator[LayerCompensation]:
+    """Nothing before the first cut needs a repair; there the two streams are one."""
+    uncut, stream = LayerwisePass(calibration), LayerwisePass(calibration)
+    first = layers_of(cut)[0]
+    for layer in range(len(calibration.family.layers(calibration.model))):
+        now = run_uncut(calibration, layer, uncut)
+        if layer < first:
+            stream.hidden = uncut.hidden
+            continue
+        yield from repair_layer(calibration, layer, cut, compensation=compensation, stream=stream, uncut=now)

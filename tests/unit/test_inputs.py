@@ -1,0 +1,94 @@
+"""What is checked before the first cycle: a spec against the model that it names."""
+
+import pytest
+
+from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
+from sentinel.inputs import check_inputs, load_inputs
+from sentinel.spec import parse_spec
+
+
+def spec(model="builtin/llama", form="auto", **prune):
+    return parse_spec(
+        {
+            "model": model,
+            "data": {"source": "builtin", "sequence_length": 32},
+            "prune": {"target": {"sparsity": 0.5}, "calibration_sequences": 2, "allocation": "uniform", **prune},
+            "heal": None,
+            "evaluate": {"tokens": 64},
+            "export": {"form": form},
+            "device": "cpu",
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    """One model for all: checking changes nothing."""
+    return {model: load_inputs(spec(model), allowed_roots=None) for model in ("builtin/gpt2", "builtin/llama")}
+
+
+def test_windows_are_as_many_as_the_spec_can_use(inputs):
+    assert inputs["builtin/gpt2"].calibration.shape == inputs["builtin/gpt2"].training.shape == (2, 32)
+    assert inputs["builtin/gpt2"].evaluation.shape == (2, 32)
+
+
+@pytest.mark.parametrize("model", ["builtin/gpt2", "builtin/llama"])
+@pytest.mark.parametrize(
+    "prune",
+    [
+        {},
+        {"allocation": "global", "target": {"sparsity": 0.3}},
+        {"units": ["mlp"], "target": {"sparsity": 0.4}},
+        {"units": ["attention", "mlp"], "target": {"flops": 1.0e6}},
+        {"units": ["layer"], "allocation": "cost"},
+        {"protected_layers": [1], "target": {"sparsity": 0.25}},
+        {"target": {"sparsity": 0.0}},
+    ],
+)
+def test_what_can_be_reached_passes(inputs, model, prune):
+    check_inputs(spec(model, **prune), inputs[model])
+
+
+@pytest.mark.parametrize(
+    ("prune", "message"),
+    [
+        ({"target": {"sparsity": 0.95}}, "can be saved.*minimum_per_layer"),
+        (
+            {"target": {"sparsity": 0.95}, "allocation": "global", "units": ["mlp"], "minimum_per_layer": 4},
+            "can be saved",
+        ),
+        ({"target": {"parameters": 1000}}, "can be saved"),
+        ({"target": {"kv_bytes": 8}, "units": ["mlp"]}, "; with these units and floors 0 can be saved"),
+        ({"target": {"sparsity": 0.01}}, "sparsity 0.01 removes nothing"),
+        ({"protected_layers": [0, 7, 9]}, r"names \[7, 9\]; the model has layers 0 to "),
+    ],
+)
+def test_what_cannot_be_reached_is_refused_with_what_to_change(inputs, prune, message):
+    with pytest.raises(SpecInvalid, match=message):
+        check_inputs(spec(**prune), inputs["builtin/llama"])
+
+
+@pytest.mark.parametrize(
+    ("model", "prune", "message"),
+    [
+        ("builtin/llama", {"allocation": "global"}, "equal counts in every layer"),
+        ("builtin/llama", {"protected_layers": [0], "target": {"sparsity": 0.25}}, "protected layers make them differ"),
+        ("builtin/gpt2", {}, "cannot have"),
+    ],
+)
+def test_a_stock_class_that_will_not_do_is_refused_at_once(inputs, model, prune, message):
+    with pytest.raises(ExportImpossible, match=message):
+        check_inputs(spec(model, form="stock", **prune), inputs[model])
+    check_inputs(spec(model, form="auto", **prune), inputs[model])
+
+
+def test_a_stock_class_that_will_do_is_not(inputs):
+    check_inputs(spec(form="stock"), inputs["builtin/llama"])
+    check_inputs(spec("builtin/gpt2", form="stock", units=["mlp"]), inputs["builtin/gpt2"])
+
+
+def test_windows_longer_than_the_model_reads_are_refused():
+    document = spec().model_dump(mode="json")
+    document["data"]["sequence_length"] = 4096
+    with pytest.raises(DataInvalid, match="4096, but the model reads"):
+        load_inputs(parse_spec(document), allowed_roots=None)
