@@ -23,13 +23,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from sentinel.models.evaluation import count_parameters
 from sentinel.models.families import family_of
 from sentinel.models.optimized.inference_benchmark import forward_latency, measure_speed
+from sentinel.prune_spec import Prune
 from sentinel.pruning.costs import cost_of, flops_per_token
 from sentinel.pruning.levels import choice_of
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.pruning.selection import select
 from sentinel.pruning.strategies import rank_groups
 from sentinel.pruning.trial import as_cut
-from sentinel.spec import Prune
 
 FAMILY = family_of("llama")
 ATTENTION_SPARSITY, MLP_SPARSITY = 0.5, 0.4
@@ -53,7 +53,7 @@ def dense_model(device: str) -> PreTrainedModel:
 
 def pruned_copy(dense: PreTrainedModel, window: torch.Tensor, **prune: object) -> PreTrainedModel:
     """Cut at random, which makes no difference to the speed, and left unrepaired."""
-    section = Prune.model_validate({"strategy": "random", **prune})
+    section = Prune.model_validate({"strategy": "random", "search": None, **prune})
     module = PruningModule(copy.deepcopy(dense), FAMILY)
     calibration = module.calibration(window, section, seed=0)
     module.cut(calibration, module.select(calibration, section).cut, compensation=None)

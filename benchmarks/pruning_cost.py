@@ -35,8 +35,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from sentinel.data.loaders.windows import token_batches
 from sentinel.models.evaluation import count_parameters
 from sentinel.models.families import family_of
+from sentinel.prune_spec import Prune
 from sentinel.pruning.pruning_module import PruningModule
-from sentinel.spec import Prune
 from sentinel.utils.metrics import next_token_losses
 
 VOCABULARY = 8192
@@ -113,7 +113,8 @@ def forward(model: PreTrainedModel, windows: torch.Tensor) -> None:
 
 def work(name: str, model: PreTrainedModel, windows: torch.Tensor) -> Iterator[None]:
     """Score and select, pause, then cut and repair; `model` is cut in place."""
-    prune = Prune.model_validate({"target": {"sparsity": SPARSITY}, "allocation": "global", **WORK[name]})
+    usual = {"allocation": "global", "compensation": "least_squares", "search": None}
+    prune = Prune.model_validate({"target": {"sparsity": SPARSITY}, **usual, **WORK[name]})
     module = PruningModule(model, family_of("llama"))
     calibration = module.calibration(windows, prune, seed=0)
     selection = module.select(calibration, prune)

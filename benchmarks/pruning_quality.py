@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,12 +29,15 @@ from sentinel.data.loaders.windows import pack_windows
 from sentinel.models.evaluation import mean_loss
 from sentinel.models.loaders.load import LoadedModel, load_model
 from sentinel.prune_spec import Prune, ScoreName
-from sentinel.pruning.pruning_module import PruningModule
-from sentinel.spec import BuiltinModel, ModelSource, PathData, PathModel
+from sentinel.pruning.pruning_module import PruningModule, Selection
+from sentinel.spec import BuiltinData, BuiltinModel, ModelSource, PathData, PathModel
 
 Unit = Literal["attention", "mlp"]
 
+# Small real models and a text for them, beside the checkout where there are any; else the built-in model is measured.
 SHARED = Path(__file__).parents[2] / "shared"
+REAL_MODELS = ("stories260K", "babyllama-tok361")
+REAL_TEXT = "tinystories_train_2M.txt"
 CELLS: tuple[tuple[Unit, float], ...] = (("attention", 0.25), ("attention", 0.5), ("mlp", 0.2), ("mlp", 0.4))
 # Neurons go in multiples of this many, so that every method can be given the same number.
 MLP_BLOCK = 4
@@ -48,7 +51,7 @@ class Options:
     """What one process needs to know."""
 
     model: str
-    text: str
+    text: str | None
     sequence_length: int
     calibration_windows: int
     evaluation_windows: int
@@ -64,6 +67,7 @@ class Bench:
     held_out: torch.Tensor
     dense_loss: float
     seed: int
+    selections: dict[str, Selection] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +84,7 @@ def prepare(options: Options, seed: int) -> Bench:
     """Load the model and split the text; the seed draws the calibration windows, the held-out ones stay."""
     loaded = load_model(_source(options.model), device="cpu", dtype="float32")
     loaded.model.requires_grad_(False)  # noqa: FBT003 - torch's own signature
-    source = PathData(train=options.text, sequence_length=options.sequence_length)
-    documents = load_documents(source, allowed_roots=None)
+    documents = load_documents(PathData(train=options.text) if options.text else BuiltinData(), allowed_roots=None)
     texts = [*documents.train, *documents.evaluation]
     held_out = texts[::HELD_OUT_EVERY]
     calibration = [text for index, text in enumerate(texts) if index % HELD_OUT_EVERY]
@@ -112,8 +115,11 @@ def cut_by_spec(bench: Bench, unit: Unit, sparsity: float, **section: Any) -> to
     prune = Prune.model_validate({"units": [unit], "target": {"sparsity": sparsity}, "mlp_block": MLP_BLOCK, **section})
     module = PruningModule(copy.deepcopy(bench.loaded.model), bench.loaded.family)
     calibration = module.calibration(bench.calibration, prune, seed=bench.seed)
-    selection = module.select(calibration, prune)
-    module.cut(calibration, selection.cut, compensation=prune.compensation)
+    # What is selected does not depend on the repair unless a search looks at it.
+    key = prune.model_dump_json(exclude={"compensation"} if prune.search is None else set())
+    if key not in bench.selections:
+        bench.selections[key] = module.select(calibration, prune)
+    module.cut(calibration, bench.selections[key].cut, compensation=prune.compensation)
     return module.model
 
 
@@ -249,7 +255,9 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", help="folder of a Llama-like model, or builtin/llama; repeatable")
-    parser.add_argument("--text", help="text file to calibrate on and to hold out from")
+    parser.add_argument(
+        "--text", help="text file to calibrate on and to hold out from; the built-in stories without it"
+    )
     parser.add_argument("--sequence-length", type=int, default=256)
     parser.add_argument("--calibration-windows", type=int, default=128)
     parser.add_argument("--evaluation-windows", type=int, default=96)
@@ -262,10 +270,11 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure all cells, as many at once as there are cores."""
     arguments = parse()
-    models = arguments.model or [str(SHARED / "models" / name) for name in ("stories260K", "babyllama-tok361")]
-    text = arguments.text or str(SHARED / "text" / "tinystories_train_2M.txt")
-    if not Path(text).exists():
-        sys.exit(f"There is no text at {text}; give --model and --text.")
+    models, text = arguments.model, arguments.text
+    if not models:
+        real = SHARED.is_dir()
+        models = [str(SHARED / "models" / name) for name in REAL_MODELS] if real else ["builtin/llama"]
+        text = text or (str(SHARED / "text" / REAL_TEXT) if real else None)
     common = {
         "text": text,
         "sequence_length": arguments.sequence_length,
@@ -283,7 +292,8 @@ def main() -> None:
         "default": prune,
         "mean_ratio_to_best_peer": statistics.mean(ratios),
         "max_ratio_to_best_peer": max(ratios),
-        "protocol": asdict(runs[0]) | {"model": None, "text": Path(text).name, "seeds": arguments.seeds},
+        "protocol": asdict(runs[0])
+        | {"model": None, "text": Path(text).name if text else "built-in stories", "seeds": arguments.seeds},
     }
     print(
         f"mean {result['mean_ratio_to_best_peer']:.3f}, worst {result['max_ratio_to_best_peer']:.3f} of the best peer"
@@ -303,6 +313,8 @@ def measure(runs: Sequence[Options], seeds: int) -> list[dict[str, Any]]:
         for done in as_completed(waiting):
             found[waiting[done]] = done.result()
             print(f"{len(found)} of {len(waiting)} cells measured", file=sys.stderr, flush=True)
+            for row in found[waiting[done]]:
+                print(f"  {row}", file=sys.stderr, flush=True)
     return [summarise(*task, [found[i, seed] for seed in range(seeds)]) for i, task in enumerate(tasks)]
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 ScoreName = Literal[
     "random", "magnitude", "entropy", "energy", "wanda", "fluctuation", "taylor", "fisher", "obs", "ablation"
 ]
-StrategyName = ScoreName | Literal["combined"]
+StrategyName = Literal[ScoreName, "combined"]
 UnitName = Literal["attention", "mlp", "layer"]
 AllocationName = Literal["uniform", "global", "cost"]
 CompensationName = Literal["least_squares", "residual_least_squares", "reconstruction"]

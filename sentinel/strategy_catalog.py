@@ -107,7 +107,7 @@ STRATEGIES = (
         formula="KL(dense ‖ model without h) in nats per token",
         source="single-group ablation",
         needs=["closed gates"],
-        cost="A forward pass of 16 calibration windows for every group.",
+        cost="A forward pass of 8 calibration windows for every group.",
     ),
     StrategyEntry(
         name="combined",

@@ -41,7 +41,7 @@ class Trial:
         self._settled: Removed = tuple(() for _ in self.sites)
         # Input of every layer with the settled selection.
         self._states = [record.hidden for record in self._records]
-        self._known: dict[Removed, float] = {}
+        self._known: dict[Removed, float] = {self._settled: 0.0}
         self._last, self._last_states = self._settled, self._states
 
     def divergence(self, removed: Removed) -> float:

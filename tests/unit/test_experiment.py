@@ -339,7 +339,7 @@ def test_a_search_is_told_and_lowers_what_it_measures(tmp_path, allocation):
     changes = {"heal": None, "prune__cycles": 1, "prune__allocation": allocation, "prune__strategy": "random"}
     runs = [
         experiment.run(spec(**changes, prune__search=search), output=tmp_path / name, reporter=Recorder())
-        for name, search in {"plain": None, "searched": {"evaluations": 40, "windows": 8}}.items()
+        for name, search in {"plain": None, "searched": {"evaluations": 80, "windows": 8}}.items()
     ]
     assert [run.cycles[0].evaluations > 0 for run in runs] == [False, True]
     assert runs[0].pruned.parameters == runs[1].pruned.parameters

@@ -8,7 +8,7 @@ from sentinel.pruning.ranking import Ranking, by_importance
 from sentinel.utils.metrics import kl_divergences
 
 # Ablations cost a forward pass of every window for each group.
-WINDOWS = 16
+WINDOWS = 8
 # Windows, each with its own closed gate, in one forward pass.
 ROWS = 32
 
