@@ -21,7 +21,13 @@ from worker.embedded import EmbeddedService, exit_on_signals
 SPEC = {
     "name": "demo",
     "model": "builtin/llama",
-    "prune": {"target": {"sparsity": 0.5}, "cycles": 2, "schedule": "linear", "calibration_sequences": 32},
+    "prune": {
+        "target": {"sparsity": 0.5},
+        "cycles": 2,
+        "schedule": "linear",
+        "calibration_sequences": 32,
+        "search": {"evaluations": 48, "windows": 8},
+    },
     "heal": {"steps": 40, "batch_tokens": 1024, "learning_rate": 5e-4},
     "evaluate": {"tokens": 16_384},
 }
