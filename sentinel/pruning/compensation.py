@@ -55,10 +55,7 @@ def run_uncut(calibration: Calibration, layer: int, uncut: LayerwisePass) -> Unc
 
 
 def least_squares(calibration: Calibration, layer: int, cut: Cut, stream: LayerwisePass) -> Iterator[LayerCompensation]:
-    """Cut one layer, refit what is cut to its own output, and carry the stream on.
-
-    W'_K x_K ≈ W x, x behind the already cut prefix.
-    """
+    """Cut one layer and refit what is cut to its own output: W'_K x_K ≈ W x, x behind the already cut prefix."""
     model, family = calibration.model, calibration.family
     for unit in UNITS:
         if groups := cut.get(unit, {}).get(layer):
@@ -67,7 +64,6 @@ def least_squares(calibration: Calibration, layer: int, cut: Cut, stream: Layerw
             sums = _own_sums(site, kept, stream)
             family.keep_groups(model, layer, unit, kept)
             yield apply_refit(family.site(model, layer, unit), sums)
-    stream.run(layer)
 
 
 def residual_least_squares(

@@ -54,7 +54,9 @@ def repair_layer(
         stream.run(layer)
         return []
     if compensation == "least_squares":
-        return list(least_squares(calibration, layer, cut, stream))
+        records = list(least_squares(calibration, layer, cut, stream))
+        stream.run(layer)
+        return records
     repair = reconstruct if compensation == "reconstruction" else residual_least_squares
     return list(repair(calibration, layer, cut, stream, uncut))
 
@@ -67,8 +69,11 @@ def layers_of(cut: Cut) -> list[int]:
 def _own_outputs(calibration: Calibration, cut: Cut) -> Iterator[LayerCompensation]:
     """Layers behind the last cut need no look."""
     stream = LayerwisePass(calibration)
-    for layer in range(layers_of(cut)[-1] + 1):
+    last = layers_of(cut)[-1]
+    for layer in range(last + 1):
         yield from least_squares(calibration, layer, cut, stream)
+        if layer < last:
+            stream.run(layer)
 
 
 def _stream(calibration: Calibration, cut: Cut, compensation: CompensationName) -> Iterator[LayerCompensation]:

@@ -177,7 +177,9 @@ def exchange(trial: Trial, space: Space, removed: Removed, *, evaluations: int) 
 
 def _better_exchange(trial: Trial, space: Space, removed: Removed, best: float, evaluations: int) -> Removed | None:
     """The first exchange that pays, the most promising tried first; None if none does or evaluations run out."""
-    backward, forward = list(space.backward(removed)), list(space.beyond(removed))
+    # Where counts stay even, a step along a ranking can only be taken back by itself.
+    backward = [step for step in space.backward(removed) if step.group is not None or not space.even]
+    forward = [pair for pair in space.beyond(removed) if pair[0].group is not None or not space.even]
     if trial.evaluations + len(backward) + len(forward) > evaluations:
         return None
     gains = [(trial.divergence(space.before(removed, step)) - best, step) for step in backward]
