@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from sentinel.models.families.base import UNITS, Site, Unit, output_bias, output_weight, set_output
+from sentinel.models.optimized.surgery import apply_removal
 from sentinel.pruning.calibration import Calibration, LayerwisePass, inputs_of, outputs_of
 from sentinel.pruning.least_squares import SplitSums, refit
 from sentinel.result import LayerCompensation
@@ -33,12 +34,14 @@ class UncutLayer:
     outputs: Mapping[Unit, Sequence[torch.Tensor]]
 
 
+# How a unit is fitted to the uncut model's residual stream.
+Fit = Callable[[Calibration, Site, LayerwisePass, UncutLayer], LayerCompensation]
+
+
 def cut_layer(calibration: Calibration, layer: int, cut: Cut) -> None:
     """Cut what is to go from one layer and change nothing else."""
-    for unit in UNITS:
-        if groups := cut.get(unit, {}).get(layer):
-            site = calibration.family.site(calibration.model, layer, unit)
-            calibration.family.keep_groups(calibration.model, layer, unit, _kept(site, groups))
+    of_layer = {unit: {layer: layers[layer]} for unit, layers in cut.items() if layer in layers}
+    apply_removal(calibration.model, calibration.family, of_layer)
 
 
 def run_uncut(calibration: Calibration, layer: int, uncut: LayerwisePass) -> UncutLayer:
@@ -66,10 +69,10 @@ def least_squares(calibration: Calibration, layer: int, cut: Cut, stream: Layerw
             yield apply_refit(family.site(model, layer, unit), sums)
 
 
-def residual_least_squares(
-    calibration: Calibration, layer: int, cut: Cut, stream: LayerwisePass, uncut: UncutLayer
+def repair_stream(
+    calibration: Calibration, layer: int, cut: Cut, stream: LayerwisePass, uncut: UncutLayer, *, fit: Fit
 ) -> Iterator[LayerCompensation]:
-    """Cut one layer, refit its projections so that the residual stream is the uncut model's, and carry the stream on.
+    """Cut one layer, fit its units so that the residual stream is the uncut model's, and carry the stream on.
 
     With h the uncut model's stream and h' the cut one's before a projection is added, and t the uncut model's output
     of it: W'_K x_K ≈ t + (h − h').
@@ -78,10 +81,15 @@ def residual_least_squares(
         cut_layer(calibration, layer, {unit: cut.get(unit, {})})
         site = calibration.family.site(calibration.model, layer, unit)
         with attention_once(calibration, site, stream):
-            sums, _ = lack_of_residual(calibration, site, stream, uncut)
-            yield apply_refit(site, sums)
+            yield fit(calibration, site, stream, uncut)
             if unit == UNITS[-1]:
                 stream.run(layer)
+
+
+def fit_output(calibration: Calibration, site: Site, stream: LayerwisePass, uncut: UncutLayer) -> LayerCompensation:
+    """Refit the output projection alone."""
+    sums, _ = lack_of_residual(calibration, site, stream, uncut)
+    return apply_refit(site, sums)
 
 
 @contextmanager

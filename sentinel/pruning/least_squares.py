@@ -38,7 +38,7 @@ class Sums:
     @classmethod
     def of(cls, inputs: torch.Tensor, lack: torch.Tensor, target: torch.Tensor) -> "Sums":
         """The sums of one batch: inputs (..., in), lack and target (..., out); products in float32 at least."""
-        x_NI, e_NO, t_NO = (_rows(tensor) for tensor in (inputs, lack, target))
+        x_NI, e_NO, t_NO = (rows_of(tensor) for tensor in (inputs, lack, target))
         return cls(
             xx=gram(x_NI).double(),
             xe=(x_NI.T @ e_NO).double(),
@@ -161,7 +161,7 @@ def _square_sum(rows: torch.Tensor) -> float:
     return float(rows.square().sum(1).sum(dtype=torch.float64))
 
 
-def _rows(tensor: torch.Tensor) -> torch.Tensor:
+def rows_of(tensor: torch.Tensor) -> torch.Tensor:
     """(tokens, features) in float32, or in float64 where it came so."""
     rows = tensor.detach().flatten(0, -2)
     return rows if rows.dtype == torch.float64 else rows.float()

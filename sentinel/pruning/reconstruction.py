@@ -13,19 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from sentinel.models.families.base import UNITS, Site
+from sentinel.models.families.base import Site
 from sentinel.models.families.parts import parameter
 from sentinel.pruning.calibration import Calibration, LayerwisePass
-from sentinel.pruning.compensation import (
-    Cut,
-    UncutLayer,
-    apply_refit,
-    attention_once,
-    cut_layer,
-    lack_of,
-    lack_of_residual,
-)
-from sentinel.pruning.least_squares import SplitSums, refit
+from sentinel.pruning.compensation import UncutLayer, apply_refit, lack_of, lack_of_residual
+from sentinel.pruning.least_squares import SplitSums, gram, refit, rows_of
 from sentinel.result import LayerCompensation
 
 # Rounds of L-BFGS per unit and iterations of each, every one about a forward and a backward pass of the unit.
@@ -37,20 +29,8 @@ HELD_OUT_EVERY = 8
 WHITENING_RIDGE = 1e-3
 
 
-def reconstruct(
-    calibration: Calibration, layer: int, cut: Cut, stream: LayerwisePass, uncut: UncutLayer
-) -> Iterator[LayerCompensation]:
-    """Cut one layer, fit both of its units to the uncut model's residual stream, and carry the stream on."""
-    for unit in UNITS:
-        cut_layer(calibration, layer, {unit: cut.get(unit, {})})
-        site = calibration.family.site(calibration.model, layer, unit)
-        with attention_once(calibration, site, stream):
-            yield _fit(calibration, site, stream, uncut)
-            if unit == UNITS[-1]:
-                stream.run(layer)
-
-
-def _fit(calibration: Calibration, site: Site, stream: LayerwisePass, uncut: UncutLayer) -> LayerCompensation:
+def fit_unit(calibration: Calibration, site: Site, stream: LayerwisePass, uncut: UncutLayer) -> LayerCompensation:
+    """Fit a unit that is cut already to the uncut model's residual stream."""
     sums, targets = lack_of_residual(calibration, site, stream, uncut)
     record = apply_refit(site, sums)
     if not site.num_groups:
@@ -176,7 +156,7 @@ class _Tuned:
 
     def __init__(self, module: nn.Module, rows: Tensor, second: Tensor) -> None:
         self.module = module
-        self._rows = rows
+        self._rows = rows.to(second.device)
         self._start = _weight(module).detach().clone()
         ridge = WHITENING_RIDGE * second.diagonal().mean()
         inverse = torch.linalg.inv(second + ridge * torch.eye(len(second), dtype=second.dtype, device=second.device))
@@ -221,8 +201,8 @@ def _second_moment(stream: LayerwisePass, layer: int, module: nn.Module) -> Tens
     tokens: list[int] = []
 
     def see(_: int, inputs: Tensor) -> None:
-        rows = inputs.detach().flatten(0, -2).float()
-        sums.append((rows.T @ rows).double())
+        rows = rows_of(inputs)
+        sums.append(gram(rows).double())
         tokens.append(len(rows))
 
     stream.run_to(layer, module, see)

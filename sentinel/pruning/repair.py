@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 
+from sentinel.models.optimized.surgery import apply_removal
 from sentinel.prune_spec import CompensationName
 from sentinel.pruning.calibration import Calibration, LayerwisePass
 from sentinel.pruning.compensation import (
     Cut,
     UncutLayer,
     cut_layer,
+    fit_output,
     least_squares,
-    residual_least_squares,
+    repair_stream,
     run_uncut,
 )
-from sentinel.pruning.reconstruction import reconstruct
+from sentinel.pruning.reconstruction import fit_unit
 from sentinel.result import LayerCompensation
 
 
@@ -26,12 +28,10 @@ def cut_and_compensate(
         cut: Unit → layer → groups to remove, by their index in the layer as it is now.
         compensation: How; None cuts and changes nothing else.
     """
-    layers = layers_of(cut)
     if compensation is None:
-        for layer in layers:
-            cut_layer(calibration, layer, cut)
+        apply_removal(calibration.model, calibration.family, cut)
         return []
-    if not layers:
+    if not layers_of(cut):
         return []
     walk = (
         _own_outputs(calibration, cut) if compensation == "least_squares" else _stream(calibration, cut, compensation)
@@ -57,8 +57,8 @@ def repair_layer(
         records = list(least_squares(calibration, layer, cut, stream))
         stream.run(layer)
         return records
-    repair = reconstruct if compensation == "reconstruction" else residual_least_squares
-    return list(repair(calibration, layer, cut, stream, uncut))
+    fit = fit_unit if compensation == "reconstruction" else fit_output
+    return list(repair_stream(calibration, layer, cut, stream, uncut, fit=fit))
 
 
 def layers_of(cut: Cut) -> list[int]:

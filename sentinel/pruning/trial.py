@@ -31,9 +31,10 @@ class Trial:
         self.sites: list[Site] = calibration.sites()
         self.evaluations = 0
         self._calibration = calibration
-        self._compensation: CompensationName | None
         # Weights are worth improving for the selection that is taken, not for every candidate.
-        self._compensation = "residual_least_squares" if compensation == "reconstruction" else compensation
+        self._compensation: CompensationName | None = (
+            "residual_least_squares" if compensation == "reconstruction" else compensation
+        )
         self._uncut = LayerwisePass(calibration)
         self._stream = LayerwisePass(calibration)
         self._layers = range(len(calibration.family.layers(calibration.model)))

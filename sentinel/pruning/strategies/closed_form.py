@@ -6,17 +6,13 @@ One forward pass, layer by layer: a layer's moments are dropped as soon as its g
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 
 from sentinel.models.families.base import Site, output_bias, output_weight
 from sentinel.pruning.calibration import Calibration, LayerwisePass, inputs_of
-from sentinel.pruning.least_squares import gram
-from sentinel.pruning.ranking import Ranking, by_importance
-
-# Of a site without groups.
-NOTHING = by_importance(torch.zeros(0))
+from sentinel.pruning.least_squares import gram, rows_of
+from sentinel.pruning.ranking import Ranking
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,24 +46,20 @@ class SiteStatistics:
 def rank_sites(calibration: Calibration, rank: Callable[[SiteStatistics], Ranking]) -> list[Ranking]:
     """Rank every site by its statistics, in one pass over the calibration windows."""
     layerwise = LayerwisePass(calibration)
+    sites = calibration.sites()
     rankings: list[Ranking] = []
-    for layer, sites in groupby(calibration.sites(), key=lambda site: site.layer):
-        moments = [_Moments(site) for site in sites]
-        _gather(calibration, layerwise, layer, moments)
-        rankings += [rank(sums.statistics()) if sums.site.num_groups else NOTHING for sums in moments]
+    last = max((site.layer for site in sites), default=-1)
+    for layer in range(last + 1):
+        moments = [_Moments(site) for site in sites if site.layer == layer]
+        with ExitStack() as stack:
+            for sums in moments:
+                stack.enter_context(inputs_of(sums.site.output, sums.add))
+            if layer < last:
+                layerwise.run(layer)
+            else:  # no further than the last site
+                layerwise.run_to(layer, sites[-1].output, lambda _, __: None)
+        rankings += [rank(sums.statistics()) for sums in moments]
     return rankings
-
-
-def _gather(calibration: Calibration, layerwise: LayerwisePass, layer: int, moments: "list[_Moments]") -> None:
-    """Carry the pass through one layer; of the last, no further than its last site with groups."""
-    there = [sums for sums in moments if sums.site.num_groups]
-    with ExitStack() as stack:
-        for sums in there:
-            stack.enter_context(inputs_of(sums.site.output, sums.add))
-        if layer + 1 < len(calibration.family.layers(calibration.model)):
-            layerwise.run(layer)
-        elif there:
-            layerwise.run_to(layer, there[-1].site.output, lambda _, __: None)
 
 
 def slice_energies(weight: torch.Tensor, second: torch.Tensor, num_groups: int) -> torch.Tensor:
@@ -89,8 +81,7 @@ class _Moments:
         self._tokens = 0
 
     def add(self, inputs: torch.Tensor) -> None:
-        rows = inputs.detach().flatten(0, -2)
-        rows = rows if rows.dtype == torch.float64 else rows.float()
+        rows = rows_of(inputs)
         self._second += gram(rows)
         self._sum += rows.sum(0, dtype=torch.float64)
         self._tokens += len(rows)

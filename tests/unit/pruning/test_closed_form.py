@@ -7,9 +7,12 @@ from sentinel.models.adaptive.gates import Gates
 from sentinel.models.families.base import output_bias, output_weight
 from sentinel.pruning.calibration import inputs_of, outputs_of
 from sentinel.pruning.least_squares import USUAL_RIDGE
+from sentinel.pruning.ranking import by_importance
 from sentinel.pruning.sensitivity import output_sensitivity
 from sentinel.pruning.strategies import STRATEGIES
+from sentinel.pruning.strategies.closed_form import rank_sites
 from sentinel.pruning.strategies.obs import TOGETHER
+from tests.unit.pruning.tiny import calibrate
 
 
 @pytest.fixture
@@ -117,3 +120,16 @@ def test_obs_scores_neurons_again_after_every_few(calibration):
             before = brute.error(order[:first]) if first else 0.0
             cost = brute.error(order[: first + 1]) - before
             assert float(added[order[first]]) == pytest.approx(scales[index] * cost, rel=1e-6)
+
+
+def test_a_layer_that_lost_its_unit_is_still_on_the_way(model, windows, family):
+    """The moments behind it are those that the whole model has."""
+    calibration = calibrate(model, windows, "attention")
+    family.keep_groups(model, 1, "attention", [])
+    seen = []
+    rank_sites(calibration, lambda site: (seen.append(site.mean), by_importance(site.per_group(site.mean)))[1])
+    inputs = []
+    with torch.no_grad(), inputs_of(calibration.sites()[-1].output, inputs.append):
+        model(input_ids=windows)
+    assert [site.layer for site in calibration.sites()] == [0, 2]
+    torch.testing.assert_close(seen[-1], inputs[0].flatten(0, 1).double().mean(0), atol=1e-5, rtol=1e-5)

@@ -11,8 +11,8 @@ from sentinel.models.evaluation import compare
 from sentinel.models.loaders.load import load_model
 from sentinel.pruning import reconstruction
 from sentinel.pruning.calibration import LayerwisePass
-from sentinel.pruning.compensation import run_uncut
-from sentinel.pruning.reconstruction import reconstruct
+from sentinel.pruning.compensation import repair_stream, run_uncut
+from sentinel.pruning.reconstruction import fit_unit
 from sentinel.pruning.repair import cut_and_compensate
 from sentinel.spec import BuiltinData, BuiltinModel
 from tests.unit.pruning.tiny import CUT, calibrate
@@ -54,7 +54,9 @@ def test_attention_patterns_stay_and_the_weights_are_frozen_again(model, windows
     before = copy.deepcopy(model)
     calibration = calibrate(model, windows)
     stream, uncut = LayerwisePass(calibration), LayerwisePass(calibration)
-    (attention, mlp) = reconstruct(calibration, 0, {"attention": {0: [1]}}, stream, run_uncut(calibration, 0, uncut))
+    (attention, mlp) = repair_stream(
+        calibration, 0, {"attention": {0: [1]}}, stream, run_uncut(calibration, 0, uncut), fit=fit_unit
+    )
     assert (attention.unit, mlp.unit) == ("attention", "mlp")
     assert not any(parameter.requires_grad for parameter in model.parameters())
     module, values = family.value_features(model, 0)
