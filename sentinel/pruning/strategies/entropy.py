@@ -20,7 +20,8 @@ def rank(calibration: Calibration) -> list[Ranking]:
     with _eager_attention(calibration.model):
         for batch in calibration.batches():
             maps = calibration.model(input_ids=batch, use_cache=False, output_attentions=True).attentions
-            for sums, attention_BHTT in zip(entropy_sums, maps, strict=True):
+            there = (attention for attention in maps if attention is not None)  # a layer may have lost its attention
+            for sums, attention_BHTT in zip(entropy_sums, there, strict=True):
                 sums.add_(_group_entropy(attention_BHTT, len(sums)), alpha=len(batch))
     return [by_importance(-sums / len(calibration.windows)) for sums in entropy_sums]
 

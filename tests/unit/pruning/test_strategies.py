@@ -10,6 +10,7 @@ from sentinel.pruning.ranking import by_importance
 from sentinel.pruning.strategies import STRATEGIES, combined, rank_groups
 from sentinel.pruning.strategies.ablation import WINDOWS
 from sentinel.utils.metrics import kl_divergences
+from tests.unit.models.conftest import make_model
 from tests.unit.pruning.tiny import VOCABULARY, calibrate
 
 UNITS_OF = {name: ("attention",) if name == "entropy" else ("attention", "mlp") for name in STRATEGIES}
@@ -131,3 +132,15 @@ def test_a_mix_of_one_strategy_keeps_its_order(model, windows):
     alone = STRATEGIES["taylor"](calibration)
     mixed = combined.mix([(3.0, alone)], calibration.sites())
     assert [ranking.order for ranking in mixed] == [by_importance(ranking.importance()).order for ranking in alone]
+
+
+@pytest.mark.parametrize("name", ["bloom", "gpt_neo", "phi3"])
+def test_entropy_passes_over_a_layer_without_attention(name, windows):
+    model = make_model(name)
+    calibration = calibrate(model, windows % model.config.vocab_size, "attention")
+    with torch.no_grad():
+        last = STRATEGIES["entropy"](calibration)[-1].damage
+        calibration.family.keep_groups(model, 0, "attention", [])
+        rankings = STRATEGIES["entropy"](calibration)
+    assert len(rankings) == len(calibration.sites()) == 2
+    assert rankings[-1].damage.shape == last.shape
