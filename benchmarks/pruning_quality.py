@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from peers import torch_pruning_model
+from peers import Importance, torch_pruning_model
 from published import cut_as_flap
 from rich.console import Console
 from rich.table import Table
@@ -83,7 +83,7 @@ class Method:
 def prepare(options: Options, seed: int) -> Bench:
     """Load the model and split the text; the seed draws the calibration windows, the held-out ones stay."""
     loaded = load_model(_source(options.model), device="cpu", dtype="float32")
-    loaded.model.requires_grad_(False)  # noqa: FBT003 - torch's own signature
+    loaded.model.requires_grad_(requires_grad=False)
     documents = load_documents(PathData(train=options.text) if options.text else BuiltinData(), allowed_roots=None)
     texts = [*documents.train, *documents.evaluation]
     held_out = texts[::HELD_OUT_EVERY]
@@ -125,7 +125,7 @@ def cut_by_spec(bench: Bench, unit: Unit, sparsity: float, **section: Any) -> to
 
 def methods(options: Options, unit: Unit) -> Iterator[Method]:
     """Every row of a cell, the peers first."""
-    for importance in ("magnitude", "taylor"):
+    for importance in get_args(Importance):
         for everywhere in (False, True):
             name = f"torch-pruning {importance}, {'global' if everywhere else 'uniform'}"
             yield Method(name=name, peer=True, compensation=None, cut=_torch_pruning(importance, everywhere=everywhere))
@@ -150,8 +150,7 @@ def methods(options: Options, unit: Unit) -> Iterator[Method]:
             for compensation in (None, "least_squares"):
                 cut = _by_spec(strategy, "global", compensation)
                 yield Method(name=strategy, peer=False, compensation=compensation, cut=cut)
-    section = {"compensation": Prune.model_fields["compensation"].default}
-    yield Method(name=DEFAULT, peer=False, cut=cut_by_spec, **section)
+    yield Method(name=DEFAULT, peer=False, compensation=Prune.model_fields["compensation"].default, cut=cut_by_spec)
 
 
 def _by_spec(
@@ -161,7 +160,7 @@ def _by_spec(
     return lambda bench, unit, sparsity: cut_by_spec(bench, unit, sparsity, **section)
 
 
-def _torch_pruning(importance: Any, *, everywhere: bool) -> Callable[[Bench, Unit, float], torch.nn.Module]:  # noqa: ANN401 - a literal of peers
+def _torch_pruning(importance: Importance, *, everywhere: bool) -> Callable[[Bench, Unit, float], torch.nn.Module]:
     def cut(bench: Bench, unit: Unit, sparsity: float) -> torch.nn.Module:
         total = sum(bench.loaded.family.counts(bench.loaded.model, unit))
         return torch_pruning_model(

@@ -50,7 +50,7 @@ def load_inputs(spec: Spec, *, allowed_roots: Sequence[Path] | None) -> Inputs:
     _check_length(spec.data.sequence_length, dense)
     documents = load_documents(spec.data, allowed_roots=allowed_roots)
     training, evaluation = _windows(spec, documents, tokenizer)
-    dense.requires_grad_(False)  # noqa: FBT003 - torch's own signature
+    dense.requires_grad_(requires_grad=False)
     return Inputs(
         dense=dense,
         tokenizer=tokenizer,

@@ -62,7 +62,7 @@ class FineTuner:
             self._loop(model, batches, steps=steps, on_step=on_step)
         finally:
             model.zero_grad(set_to_none=True)
-            model.requires_grad_(False)  # noqa: FBT003 - torch's own signature
+            model.requires_grad_(requires_grad=False)
 
     def _loop(
         self, model: PreTrainedModel, batches: Iterator[torch.Tensor], *, steps: int, on_step: StepObserver
