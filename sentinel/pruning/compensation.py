@@ -103,17 +103,10 @@ def attention_once(calibration: Calibration, site: Site, stream: LayerwisePass) 
 
 
 def _own_sums(site: Site, kept: Sequence[int], stream: LayerwisePass) -> SplitSums:
-    """What the kept columns lack of the projection's own output: W_S x_S."""
+    """What the kept columns lack of the projection's own output, all of it from the second moment of its input."""
     sums = SplitSums()
-    columns = _columns(site, kept)
-    weight = output_weight(site).detach()
-
-    def see(_: int, inputs: torch.Tensor) -> None:
-        lack = inputs[..., ~columns] @ weight[:, ~columns].T
-        sums.add(inputs[..., columns], lack=lack, target=inputs @ weight.T)
-
-    stream.run_to(site.layer, site.output, see)
-    return sums
+    stream.run_to(site.layer, site.output, lambda _, inputs: sums.add_inputs(inputs))
+    return sums.of_own_output(output_weight(site).detach().double(), _columns(site, kept))
 
 
 def lack_of_residual(

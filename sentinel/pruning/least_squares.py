@@ -49,6 +49,24 @@ class Sums:
             tokens=len(x_NI),
         )
 
+    def of_own_output(self, weight: torch.Tensor, kept: torch.Tensor) -> "Sums":
+        """From sums of x alone, those of the kept columns with t = W x and E = W_S x_S, S the columns that go.
+
+        Args:
+            weight: W, (out, in), float64.
+            kept: bool (in,).
+        """
+        removed, gone = weight[:, ~kept], self.xx[~kept][:, ~kept]
+        return Sums(
+            xx=self.xx[kept][:, kept],
+            xe=self.xx[kept][:, ~kept] @ removed.T,
+            x=self.x[kept],
+            e=removed @ self.x[~kept],
+            ee=float((removed @ gone * removed).sum()),
+            tt=float((weight @ self.xx * weight).sum()),
+            tokens=self.tokens,
+        )
+
     def centred(self) -> "Sums":
         """The same about the means, as a projection with a bias sees them."""
         x_mean, e_mean = self.x / self.tokens, self.e / self.tokens
@@ -85,10 +103,10 @@ class Refit:
 class SplitSums:
     """Sums over calibration windows, some of them held out."""
 
-    def __init__(self) -> None:
+    def __init__(self, fitted: Sums | None = None, held_out: Sums | None = None) -> None:
         self._windows = 0
-        self.fitted: Sums | None = None
-        self.held_out: Sums | None = None
+        self.fitted = fitted
+        self.held_out = held_out
 
     def add(self, inputs: torch.Tensor, *, lack: torch.Tensor, target: torch.Tensor) -> None:
         """Add a batch: inputs (windows, tokens, in), lack and target (windows, tokens, out)."""
@@ -97,6 +115,15 @@ class SplitSums:
         out = indices % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
         self.fitted = _plus(self.fitted, inputs[~out], lack[~out], target[~out])
         self.held_out = _plus(self.held_out, inputs[out], lack[out], target[out])
+
+    def add_inputs(self, inputs: torch.Tensor) -> None:
+        """Add a batch of inputs alone, (windows, tokens, in)."""
+        self.add(inputs, lack=inputs[..., :0], target=inputs[..., :0])
+
+    def of_own_output(self, weight: torch.Tensor, kept: torch.Tensor) -> "SplitSums":
+        """As of `Sums`."""
+        fitted, held_out = (sums and sums.of_own_output(weight, kept) for sums in (self.fitted, self.held_out))
+        return SplitSums(fitted, held_out)
 
 
 def _plus(sums: Sums | None, *batch: torch.Tensor) -> Sums | None:
