@@ -4,6 +4,7 @@ Only gates are differentiated: weights stay frozen, so memory is activations, no
 """
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 
@@ -24,7 +25,9 @@ def gate_gradients(calibration: Calibration, objective: Objective) -> list[torch
     model, sites = calibration.model, calibration.sites()
     rows: list[list[torch.Tensor]] = [[] for _ in sites]
     with torch.enable_grad(), Gates(sites, requires_grad=True) as gates:
-        for number, batch in enumerate(calibration.batches()):
+        # Half a batch at a time, as a backward pass needs what a forward pass drops.
+        halves = chain.from_iterable(batch.chunk(2) for batch in calibration.batches())
+        for number, batch in enumerate(halves):
             for index, site in enumerate(sites):
                 # One row of gates per window, so that one backward pass gives the gradient of each.
                 gates.set(index, torch.ones(len(batch), site.num_groups))

@@ -13,9 +13,9 @@ from sentinel.pruning.calibration import Calibration, outputs_of
 from sentinel.pruning.gate_gradients import sampled_log_likelihoods
 from sentinel.pruning.ranking import Ranking
 
-# κ is one number per site: a few windows tell it well enough, as many as one in eight of those at hand or this many.
+# κ is one number per site: a few windows tell it well enough, as many as one in sixteen of those at hand or this many.
 WINDOWS = 8
-SHARE = 8
+SHARE = 16
 
 
 def output_sensitivity(calibration: Calibration) -> torch.Tensor:

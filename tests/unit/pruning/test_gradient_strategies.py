@@ -39,7 +39,8 @@ def window_gradients(calibration):
     model, sites, windows = calibration.model, calibration.sites(), calibration.windows
     with torch.no_grad():
         log_p = model(input_ids=windows).logits.float().log_softmax(-1)
-    labels = draw_labels(log_p, seed=calibration.seed)
+    halves = enumerate(log_p.chunk(2))
+    labels = torch.cat([draw_labels(half, seed=calibration.seed + number) for number, half in halves])
     rows = []
     for window, label in zip(windows, labels, strict=True):
         with Gates(sites, requires_grad=True) as gates:
