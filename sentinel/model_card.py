@@ -12,7 +12,7 @@ import yaml
 
 from sentinel.manifest import MANIFEST_FILE, Run, Unit, ranges
 from sentinel.prune_spec import Prune
-from sentinel.result import CycleRecord, Measurement, Result
+from sentinel.result import CycleRecord, LayerCompensation, Measurement, Result
 from sentinel.spec import Heal, HubData, HubModel, PathModel, Spec
 
 CARD_FILE = "README.md"
@@ -194,18 +194,24 @@ def _left(unit: Unit, groups: Sequence[int], dense_count: int) -> str:
 
 
 def _compensation(cycles: Sequence[CycleRecord]) -> str:
-    """Every projection's last refit; the manifest has them all."""
+    """The last repair of every projection and layer; the manifest has them all."""
     last = {(item.layer, item.unit): (cycle, item) for cycle in cycles for item in cycle.compensation}
     if not last:
         return ""
     rows = [
-        [str(layer), unit, str(record.cycle), f"{item.error_before:.3e}", f"{item.error_after:.3e}", f"{item.ridge:g}"]
+        [str(layer), unit, str(record.cycle), *_repair(item)]
         for (layer, unit), (record, item) in sorted(last.items(), key=lambda entry: entry[0])
     ]
     return (
-        "The last refit of each output projection: its error on the calibration text, relative to the energy of its "
-        "target.\n\n" + _table(["layer", "unit", "cycle", "before the refit", "after it", "ridge"], rows)
+        "The last repair of each output projection, and of each layer as a whole: its error on the calibration text, "
+        "relative to the energy of its target; of a last layer as a whole, KL(uncut ‖ cut) in nats per token.\n\n"
+        + _table(["layer", "unit", "cycle", "before the repair", "after it", "ridge"], rows)
     )
+
+
+def _repair(item: LayerCompensation) -> list[str]:
+    ridge = "" if item.ridge is None else f"{item.ridge:g}"
+    return [f"{item.error_before:.3e}", f"{item.error_after:.3e}", ridge]
 
 
 def _loading(result: Result, *, has_gguf: bool) -> str:

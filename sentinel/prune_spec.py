@@ -87,7 +87,7 @@ class Prune(Section):
         "reconstruction",
         description="Repair of the surviving weights after a cut; null for none. `least_squares` refits what was cut "
         "to its own output, `residual_least_squares` every later projection to the dense residual stream, "
-        "`reconstruction` whole units to the same.",
+        "`reconstruction` whole layers to the same, and the last to the dense predictions.",
     )
     search: Search | None = Field(
         default_factory=Search, description="Refine the selection by measured KL after the repair; null for none."

@@ -43,20 +43,23 @@ class PrunedMeasurement(Measurement):
 
 
 class LayerCompensation(_Value):
-    """One refitted output projection: its error on the calibration text, relative to the energy of its target.
+    """One repair: its error on the calibration text before and after.
 
     Attributes:
-        unit: Whose output projection, with `layer`.
-        error_before: After the cut, before the refit.
-        error_after: After the refit; never more.
-        ridge: λ as a share of the mean diagonal, chosen on held-out calibration windows.
+        unit: `attention` or `mlp`: the refit of that unit's output projection, its error relative to the energy of
+            its target. `layer`: the fit of the whole layer behind it, relative to the energy of the layer's output;
+            of the last layer KL(uncut ‖ cut), nats per token.
+        layer: In which layer.
+        error_before: After the cut, before the repair.
+        error_after: After the repair; never more.
+        ridge: λ as a share of the mean diagonal, chosen on held-out calibration windows; None of a whole layer.
     """
 
     unit: str
     layer: int
     error_before: float
     error_after: float
-    ridge: float
+    ridge: float | None
 
 
 class CostRecord(_Value):

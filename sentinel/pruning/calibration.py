@@ -91,20 +91,20 @@ class LayerwisePass:
     @torch.no_grad()
     def logits(self) -> Iterator[torch.Tensor]:
         """What the model makes of the carried states behind its last layer, (windows, tokens, vocabulary) per batch."""
-        for batch, hidden in zip(self._batches, self.hidden, strict=True):
-            layers = self._family.layers(self._model)
-            pass_on = partial(_passed_on, hidden, returns_tuple=self._calls[0][0].returns_tuple)
-            with _replaced_forward(layers, pass_on):
-                logits = self._model(input_ids=batch, use_cache=False).logits
-            yield logits
+        for index, hidden in enumerate(self.hidden):
+            yield self.logits_of(index, hidden)
 
-    def input_of(self, layer: int, module: nn.Module, index: int) -> torch.Tensor:
-        """What goes into `module` of `layer` in one batch; differentiable where gradients are enabled."""
-        whole = self._family.layers(self._model)[layer]
+    def logits_of(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """The same of any states of one batch; differentiable where gradients are enabled."""
+        pass_on = partial(_passed_on, hidden, returns_tuple=self._calls[0][0].returns_tuple)
+        with _replaced_forward(self._family.layers(self._model), pass_on):
+            logits: torch.Tensor = self._model(input_ids=self._batches[index], use_cache=False).logits
+        return logits
+
+    def output_of(self, layer: int, index: int) -> torch.Tensor:
+        """What `layer` makes of one batch; differentiable where gradients are enabled."""
         self._running = index
-        with _stopping_at(module) as caught:
-            self._calls[index][layer].repeat(whole, self.hidden[index])
-        return caught[0]
+        return self._calls[index][layer].repeat(self._family.layers(self._model)[layer], self.hidden[index])
 
     def call(self, layer: int, module: nn.Module) -> torch.Tensor:
         """What `module` makes of the first batch's state in the place of `layer`."""

@@ -27,11 +27,13 @@ class UncutLayer:
         hidden: Its input, (windows, tokens, hidden).
         inputs: Input of each unit's first projections, of the same shape.
         outputs: Output of each unit's output projection, of the same shape.
+        behind: Its output, of the same shape.
     """
 
     hidden: Sequence[torch.Tensor]
     inputs: Mapping[Unit, Sequence[torch.Tensor]]
     outputs: Mapping[Unit, Sequence[torch.Tensor]]
+    behind: Sequence[torch.Tensor]
 
 
 # How a unit is fitted to the uncut model's residual stream.
@@ -54,7 +56,7 @@ def run_uncut(calibration: Calibration, layer: int, uncut: LayerwisePass) -> Unc
             stack.enter_context(inputs_of(first, seen.append))
         outputs = {unit: stack.enter_context(outputs_of(family.site(model, layer, unit).output)) for unit in UNITS}
         uncut.run(layer)
-    return UncutLayer(hidden=hidden, inputs=inputs, outputs=outputs)
+    return UncutLayer(hidden=hidden, inputs=inputs, outputs=outputs, behind=uncut.hidden)
 
 
 def least_squares(calibration: Calibration, layer: int, cut: Cut, stream: LayerwisePass) -> Iterator[LayerCompensation]:
@@ -72,7 +74,7 @@ def least_squares(calibration: Calibration, layer: int, cut: Cut, stream: Layerw
 def repair_stream(
     calibration: Calibration, layer: int, cut: Cut, stream: LayerwisePass, uncut: UncutLayer, *, fit: Fit
 ) -> Iterator[LayerCompensation]:
-    """Cut one layer, fit its units so that the residual stream is the uncut model's, and carry the stream on.
+    """Cut one layer and fit its units so that the residual stream is the uncut model's.
 
     With h the uncut model's stream and h' the cut one's before a projection is added, and t the uncut model's output
     of it: W'_K x_K ≈ t + (h − h').
@@ -82,8 +84,6 @@ def repair_stream(
         site = calibration.family.site(calibration.model, layer, unit)
         with attention_once(calibration, site, stream):
             yield fit(calibration, site, stream, uncut)
-            if unit == UNITS[-1]:
-                stream.run(layer)
 
 
 def fit_output(calibration: Calibration, site: Site, stream: LayerwisePass, uncut: UncutLayer) -> LayerCompensation:

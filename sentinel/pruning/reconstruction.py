@@ -1,45 +1,58 @@
-"""Repairs a cut unit as a whole: its input and value projections too, not only its output projection.
+"""Repairs a cut layer as a whole: all of its projections, not only those that write to the residual stream.
 
-Everything is fitted to one target, the output that brings the residual stream back to where the uncut model has it:
-first the inputs are mapped back (least squares), then the output projection is refitted (least squares), then the
-unit's weights are improved together by L-BFGS on the same squared error, unit by unit, behind the repaired prefix.
-No labels, no gradient through the model.
+Unit by unit, what goes in is mapped back (least squares) and the output projection refitted (least squares). Then the
+weights of both units are improved together by L-BFGS, until the layer's output is as near to the uncut model's as
+they bring it; the last layer's, until the predictions are. No labels, and no gradient through more than one layer.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from sentinel.models.families.base import Site
+from sentinel.models.families.base import UNITS, Site
 from sentinel.models.families.parts import parameter
-from sentinel.pruning.calibration import Calibration, LayerwisePass
+from sentinel.pruning.calibration import Calibration, LayerwisePass, inputs_of
 from sentinel.pruning.compensation import UncutLayer, apply_refit, lack_of, lack_of_residual
 from sentinel.pruning.least_squares import SplitSums, gram, refit, rows_of
 from sentinel.result import LayerCompensation
+from sentinel.utils.metrics import kl_divergences
 
-# Rounds of L-BFGS per unit and iterations of each, every one about a forward and a backward pass of the unit.
+# Rounds of L-BFGS per layer and iterations of each, every one about a forward and a backward pass of the layer.
 # Between rounds the error on held-out windows is looked at.
-ROUNDS, ITERATIONS = 4, 5
-# One calibration batch in so many is held out from the fit, if there are that many.
+ROUNDS, ITERATIONS = 8, 5
+# A round that lowers it by less than this share is the last.
+LEAST_GAIN = 0.005
+# Past steps that the curvature is estimated from.
+HISTORY = 20
+# One calibration window in so many is held out from the fit, if there are that many.
 HELD_OUT_EVERY = 8
 # Share of the mean diagonal that is added to an input's second moment before it is inverted.
 WHITENING_RIDGE = 1e-3
 
 
 def fit_unit(calibration: Calibration, site: Site, stream: LayerwisePass, uncut: UncutLayer) -> LayerCompensation:
-    """Fit a unit that is cut already to the uncut model's residual stream."""
+    """Map the inputs of a unit that is cut already back, and refit its output projection to the residual stream."""
     sums, targets = lack_of_residual(calibration, site, stream, uncut)
     record = apply_refit(site, sums)
     if not site.num_groups:
         return record
     _map_inputs_back(calibration, site, stream, uncut)
-    apply_refit(site, lack_of(site, stream, targets))
-    _descend(calibration, site, stream, targets)
     after = apply_refit(site, lack_of(site, stream, targets))
     return after.model_copy(update={"error_before": record.error_before})
+
+
+def fit_layer(calibration: Calibration, layer: int, stream: LayerwisePass, uncut: UncutLayer) -> LayerCompensation:
+    """Improve all weights of a layer whose units are fitted, as long as held-out windows agree."""
+    fit = _Fit(calibration, layer, stream, uncut)
+    before = fit.errors()
+    after = _descend(fit, before)
+    return LayerCompensation(
+        unit="layer", layer=layer, error_before=float(before.mean()), error_after=float(after.mean()), ridge=None
+    )
 
 
 def _map_inputs_back(calibration: Calibration, site: Site, stream: LayerwisePass, uncut: UncutLayer) -> None:
@@ -57,63 +70,67 @@ def _map_inputs_back(calibration: Calibration, site: Site, stream: LayerwisePass
                 parameter(module, "bias").add_((weight.double() @ change.bias).to(weight.dtype))
 
 
-def _descend(calibration: Calibration, site: Site, stream: LayerwisePass, targets: Sequence[Tensor]) -> None:
-    """Lower E‖t − y‖² over the unit's weights, from where they are, as long as held-out windows agree."""
-    fit = _Fit(site, stream, targets, _tuned(calibration, site, stream))
+def _descend(fit: "_Fit", errors: Tensor) -> Tensor:
+    """Every window's error after the descent, from what it was before."""
     optimizer = torch.optim.LBFGS(
         [part.direction for part in fit.tuned],
         max_iter=ITERATIONS,
-        history_size=ROUNDS * ITERATIONS,
+        history_size=HISTORY,
         line_search_fn="strong_wolfe",
-        tolerance_change=1e-12,
+        tolerance_grad=0,
+        tolerance_change=0,
     )
-    best, directions = fit.held_out_error(), fit.directions()
+    directions = fit.directions()
     with _differentiable([part.weight for part in fit.tuned]):
         for _ in range(ROUNDS):
             optimizer.step(fit.closure)
-            found = fit.held_out_error()
-            if not found < best:
+            found = fit.errors()
+            before, after = (float(those[fit.held_out].mean()) for those in (errors, found))
+            if after < before:
+                errors, directions = found, fit.directions()
+            if not after < before * (1 - LEAST_GAIN):
                 break
-            best, directions = found, fit.directions()
     fit.write(directions)
+    return errors
 
 
 class _Fit:
-    """The squared error of one unit, as a function of the directions of its weights.
+    """The error of one layer, as a function of the directions of its weights.
 
     Attributes:
         tuned: The weights.
+        held_out: Which windows decide when to stop, bool (windows,). All, where there are too few to hold any out.
     """
 
-    def __init__(self, site: Site, stream: LayerwisePass, targets: Sequence[Tensor], tuned: Sequence["_Tuned"]) -> None:
-        self.tuned = tuned
-        self._site, self._stream, self._targets = site, stream, targets
-        self._scale = sum(float(target.double().square().sum()) for target in targets)
-        last = HELD_OUT_EVERY - 1
-        self._held_out = [i for i in range(len(targets)) if i % HELD_OUT_EVERY == last] or list(range(len(targets)))
-        self._fitted = [i for i in range(len(targets)) if i % HELD_OUT_EVERY != last]
+    def __init__(self, calibration: Calibration, layer: int, stream: LayerwisePass, uncut: UncutLayer) -> None:
+        self.tuned = _tuned(calibration, layer, stream)
+        self._layer, self._stream, self._wanted = layer, stream, uncut.behind
+        self._last = layer == len(calibration.family.layers(calibration.model)) - 1
+        self._energy = torch.cat([wanted.float().square().mean((1, 2)) for wanted in self._wanted]).mean()
+        self.held_out = torch.arange(len(calibration.windows)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        self._fitted = ~self.held_out
+        if not self.held_out.any():
+            self.held_out = self._fitted
 
     def closure(self) -> float:
-        """The error on the fitted batches at the directions as they are, which get their gradients."""
-        for part in self.tuned:
-            part.write()
-        total = 0.0
-        weights = [part.weight for part in self.tuned]
-        for number, index in enumerate(self._fitted):
+        """The mean error of the fitted windows at the directions as they are, which get their gradients."""
+        self._write()
+        total, weights = 0.0, [part.weight for part in self.tuned]
+        batches = self._fitted.split([len(hidden) for hidden in self._stream.hidden])
+        for index, fitted in enumerate(batches):
             with torch.enable_grad():
-                error = self._error(index)
+                error = self._errors(index)[fitted].sum() / self._fitted.sum()
                 gradients = torch.autograd.grad(error, weights)
             total += error.item()
             for part, gradient in zip(self.tuned, gradients, strict=True):
-                part.add(gradient, first=number == 0)
+                part.add(gradient, first=index == 0)
         return total
 
     @torch.no_grad()
-    def held_out_error(self) -> float:
-        """The error on the batches that are not fitted, at the directions as they are."""
-        for part in self.tuned:
-            part.write()
-        return sum(float(self._error(index)) for index in self._held_out)
+    def errors(self) -> Tensor:
+        """The error of every window at the directions as they are, (windows,)."""
+        self._write()
+        return torch.cat([self._errors(index).cpu() for index in range(len(self._stream.hidden))])
 
     def directions(self) -> list[Tensor]:
         """Copies of all directions."""
@@ -124,11 +141,20 @@ class _Fit:
         """Put the weights of some directions into the modules."""
         for part, direction in zip(self.tuned, directions, strict=True):
             part.direction.copy_(direction)
+        self._write()
+
+    def _write(self) -> None:
+        for part in self.tuned:
             part.write()
 
-    def _error(self, index: int) -> Tensor:
-        inputs = self._stream.input_of(self._site.layer, self._site.output, index)
-        return (self._targets[index] - self._site.output(inputs)).square().sum() / self._scale
+    def _errors(self, index: int) -> Tensor:
+        """Of each output, relative to the mean energy; behind the last layer KL(uncut ‖ cut), nats per token."""
+        wanted, output = self._wanted[index], self._stream.output_of(self._layer, index)
+        if not self._last:
+            return (wanted.float() - output.float()).square().mean((1, 2)) / self._energy
+        with torch.no_grad():
+            predictions = self._stream.logits_of(index, wanted)
+        return kl_divergences(predictions, self._stream.logits_of(index, output)).mean(1)
 
 
 @contextmanager
@@ -145,24 +171,24 @@ def _differentiable(weights: Sequence[Tensor]) -> Iterator[None]:
 
 
 class _Tuned:
-    """One weight that is improved: W = W₀ + Φ Lᵀ on some rows, L Lᵀ the inverse of the input's second moment.
+    """One weight that is improved: W = W₀ + Φ Lᵀ, with L Lᵀ the inverse of the input's second moment.
 
-    In Φ the error is about equally curved in all directions of the input, which is what L-BFGS wants.
+    In Φ the error is about equally curved in all directions of the input, which is what L-BFGS wants. Φ is kept in
+    float32 at least, whatever the model is in.
 
     Attributes:
         module: `nn.Linear` or `Conv1D`.
-        direction: Φ, (rows, in).
+        direction: Φ, (out, in).
     """
 
-    def __init__(self, module: nn.Module, rows: Tensor, second: Tensor) -> None:
+    def __init__(self, module: nn.Module, second: Tensor) -> None:
         self.module = module
-        self._rows = rows.to(second.device)
-        self._start = _weight(module).detach().clone()
+        weight = _weight(module).detach()
+        self._start = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
         ridge = WHITENING_RIDGE * second.diagonal().mean()
         inverse = torch.linalg.inv(second + ridge * torch.eye(len(second), dtype=second.dtype, device=second.device))
         self._whiten = torch.linalg.cholesky(inverse).to(self._start.dtype)
-        zeros = torch.zeros(len(rows), len(second), dtype=self._start.dtype, device=self._start.device)
-        self.direction = zeros.requires_grad_()
+        self.direction = torch.zeros_like(self._start).requires_grad_()
 
     @property
     def weight(self) -> nn.Parameter:
@@ -172,41 +198,43 @@ class _Tuned:
     @torch.no_grad()
     def write(self) -> None:
         """Put the weight that Φ stands for into the module."""
-        _weight(self.module).copy_(self._start.index_add(0, self._rows, self.direction.detach() @ self._whiten.T))
+        _weight(self.module).copy_(self._start + self.direction.detach() @ self._whiten.T)
 
     def add(self, gradient: Tensor, *, first: bool) -> None:
         """Turn a gradient of the weight into one of Φ, and add it to those since the `first`."""
         rows = gradient.T if isinstance(self.module, Conv1D) else gradient
-        of_direction = rows[self._rows] @ self._whiten
+        of_direction = rows.to(self._start.dtype) @ self._whiten
         earlier = self.direction.grad
         self.direction.grad = of_direction if first or earlier is None else earlier + of_direction
 
 
-def _tuned(calibration: Calibration, site: Site, stream: LayerwisePass) -> list[_Tuned]:
-    """The weights of a unit that are fitted: all of an MLP; values and output of attention, its pattern stays."""
-    family, model = calibration.family, calibration.model
-    modules = _input_projections(calibration, site)
-    rows = {module: torch.arange(len(_weight(module))) for module in modules}
-    if site.unit == "attention":
-        rows = dict([family.value_features(model, site.layer)])
-    second = _second_moment(stream, site.layer, modules[0])
-    tuned = [_Tuned(module, features, second) for module, features in rows.items()]
-    every = torch.arange(len(_weight(site.output)))
-    return [*tuned, _Tuned(site.output, every, _second_moment(stream, site.layer, site.output))]
+def _tuned(calibration: Calibration, layer: int, stream: LayerwisePass) -> list[_Tuned]:
+    """The projections of both units, as far as there are groups left."""
+    sites = [calibration.family.site(calibration.model, layer, unit) for unit in UNITS]
+    alike = [
+        modules
+        for site in sites
+        if site.num_groups
+        for modules in (_input_projections(calibration, site), [site.output])
+    ]
+    seconds = _second_moments(stream, layer, [modules[0] for modules in alike])
+    return [_Tuned(module, second) for modules, second in zip(alike, seconds, strict=True) for module in modules]
 
 
-def _second_moment(stream: LayerwisePass, layer: int, module: nn.Module) -> Tensor:
-    """E[x xᵀ] of what goes into a module, (in, in), float64."""
-    sums: list[Tensor] = []
-    tokens: list[int] = []
+def _second_moments(stream: LayerwisePass, layer: int, modules: Sequence[nn.Module]) -> list[Tensor]:
+    """E[x xᵀ] of what goes into each module, (in, in), float64."""
+    sums = [_weight(module).new_zeros(_weight(module).shape[1:] * 2, dtype=torch.float64) for module in modules]
+    with ExitStack() as stack, torch.no_grad():
+        for module, moment in zip(modules, sums, strict=True):
+            stack.enter_context(inputs_of(module, partial(_add_gram, moment)))
+        for index in range(len(stream.hidden)):
+            stream.output_of(layer, index)
+    tokens = sum(hidden.shape[:-1].numel() for hidden in stream.hidden)
+    return [moment / tokens for moment in sums]
 
-    def see(_: int, inputs: Tensor) -> None:
-        rows = rows_of(inputs)
-        sums.append(gram(rows).double())
-        tokens.append(len(rows))
 
-    stream.run_to(layer, module, see)
-    return torch.stack(sums).sum(0) / sum(tokens)
+def _add_gram(moment: Tensor, inputs: Tensor) -> None:
+    moment += gram(rows_of(inputs))
 
 
 def _input_projections(calibration: Calibration, site: Site) -> list[nn.Module]:

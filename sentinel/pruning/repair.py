@@ -14,7 +14,7 @@ from sentinel.pruning.compensation import (
     repair_stream,
     run_uncut,
 )
-from sentinel.pruning.reconstruction import fit_unit
+from sentinel.pruning.reconstruction import fit_layer, fit_unit
 from sentinel.result import LayerCompensation
 
 
@@ -49,16 +49,18 @@ def repair_layer(
     uncut: UncutLayer,
 ) -> list[LayerCompensation]:
     """Cut one layer, repair it, and carry `stream`, which is what the layers before it make, through it."""
+    records: list[LayerCompensation] = []
     if compensation is None:
         cut_layer(calibration, layer, cut)
-        stream.run(layer)
-        return []
-    if compensation == "least_squares":
+    elif compensation == "least_squares":
         records = list(least_squares(calibration, layer, cut, stream))
-        stream.run(layer)
-        return records
-    fit = fit_unit if compensation == "reconstruction" else fit_output
-    return list(repair_stream(calibration, layer, cut, stream, uncut, fit=fit))
+    elif compensation == "residual_least_squares":
+        records = list(repair_stream(calibration, layer, cut, stream, uncut, fit=fit_output))
+    else:
+        units = repair_stream(calibration, layer, cut, stream, uncut, fit=fit_unit)
+        records = [*units, fit_layer(calibration, layer, stream, uncut)]
+    stream.run(layer)
+    return records
 
 
 def layers_of(cut: Cut) -> list[int]:

@@ -137,18 +137,6 @@ class Family(ABC):
         """The module that a layer's attention output projection belongs to."""
         return _parent(self.layers(model)[layer], self.parts(model, layer, "attention")[-1].module)[0]
 
-    def value_features(self, model: PreTrainedModel, layer: int) -> tuple[nn.Module, Tensor]:
-        """The projection that makes a layer's values, and which of its output features they are.
-
-        Projections are named in the order queries, keys, values, together or apart: the values of a group are the
-        last `head_dim` features of its slice of the last block of the last of them.
-        """
-        parts = self.parts(model, layer, "attention")
-        source = [part for part in parts[:-1] if isinstance(part.module, nn.Linear | Conv1D)][-1]
-        num_groups, width = num_groups_of(parts), source.widths[-1]
-        features = source.features(range(num_groups), num_groups=num_groups)[-num_groups * width :]
-        return source.module, features.view(num_groups, width)[:, -self.head_dim(model.config) :].flatten()
-
     def head_dim(self, config: PreTrainedConfig) -> int:
         """Features of one head: explicit, or the hidden size shared out among the query heads."""
         return getattr(config, "head_dim", None) or config.hidden_size // getattr(config, self.heads_key)
