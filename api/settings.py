@@ -41,6 +41,9 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds between a worker's heartbeats; a sixth of the lease by default.",
     )
+    pause_grace_s: float = Field(
+        30.0, ge=0, description="Seconds that a job which is to be paused gets to finish its cycle."
+    )
     reconcile_s: float = Field(5.0, gt=0, description="Seconds between looks for expired leases and waiting jobs.")
     max_attempts: int = Field(3, ge=1, description="Tries before a job whose workers get lost fails.")
     slots: int = Field(1, ge=1, description="Jobs that one worker runs at the same time.")

@@ -103,7 +103,26 @@ class SentinelClient:
         Raises:
             ServiceRefused: The job has succeeded or failed.
         """
-        return Job.model_validate(self._request("POST", f"/v1/jobs/{job_id}/cancel").json())
+        return self._ask(job_id, "cancel")
+
+    def pause(self, job_id: str) -> Job:
+        """Put a job aside. A running one is `pausing` until its worker has stopped, at the end of its cycle if it can.
+
+        Raises:
+            ServiceRefused: The job is being cancelled or has ended.
+        """
+        return self._ask(job_id, "pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Queue a paused job again; it goes on behind its last finished cycle.
+
+        Raises:
+            ServiceRefused: The job is being cancelled or has ended.
+        """
+        return self._ask(job_id, "resume")
+
+    def _ask(self, job_id: str, step: str) -> Job:
+        return Job.model_validate(self._request("POST", f"/v1/jobs/{job_id}/{step}").json())
 
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         """Every try of a job, in order."""

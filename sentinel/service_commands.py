@@ -1,4 +1,4 @@
-"""`sentinel submit | watch | list | cancel | download`: the commands that talk to a service.
+"""`sentinel submit | watch | list | pause | resume | cancel | download`: the commands that talk to a service.
 
 Thin over `sentinel.client`. Finds the service and the key in options, environment, or the folder
 that the embedded service keeps.
@@ -48,6 +48,8 @@ def register(app: typer.Typer) -> None:
     app.command(context_settings=SPEC_ARGUMENTS_SETTINGS)(submit)
     app.command()(watch)
     app.command("list")(list_jobs)
+    app.command()(pause)
+    app.command()(resume)
     app.command()(cancel)
     app.command()(download)
 
@@ -99,10 +101,25 @@ def list_jobs(
         Console().print(table)
 
 
+def pause(job_id: JobId, *, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
+    """Put a job aside, at the end of the cycle that it is in if that comes soon."""
+    with _client(url, api_key) as client:
+        _show_state(client.pause(job_id), as_json=as_json)
+
+
+def resume(job_id: JobId, *, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
+    """Let a paused job go on behind its last finished cycle."""
+    with _client(url, api_key) as client:
+        _show_state(client.resume(job_id), as_json=as_json)
+
+
 def cancel(job_id: JobId, *, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
     """Ask a job to stop."""
     with _client(url, api_key) as client:
-        job = client.cancel(job_id)
+        _show_state(client.cancel(job_id), as_json=as_json)
+
+
+def _show_state(job: Job, *, as_json: bool) -> None:
     print(job.model_dump_json() if as_json else job.state)
 
 

@@ -22,7 +22,7 @@ from api.settings import Settings
 from api.store import leases
 from api.store.database import Database
 from api.store.errors import LeaseLost, ObjectDamaged, ObjectMissing
-from api.store.leases import Claim, NewArtifact, Recordable
+from api.store.leases import Claim, Command, NewArtifact, Recordable
 from api.store.storage import Storage
 from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
 from worker.child import Runner
@@ -40,6 +40,10 @@ BATCH = 200  # events per transaction
 
 class _Cancelled(Exception):
     """The job's owner wants it stopped."""
+
+
+class _Paused(Exception):
+    """The job's owner wants it put aside."""
 
 
 class _Drained(Exception):
@@ -72,6 +76,7 @@ class Attempt:
         )
         self._shelf = Shelf(storage, claim, check=self._check)
         self._deadline = time.monotonic() + claim.spec["limits"]["max_runtime_s"]
+        self._pause_by: float | None = None  # when a job that is being paused is stopped at the latest
 
     def run(self) -> None:
         """Bring the attempt to its end, whatever that is."""
@@ -93,6 +98,8 @@ class Attempt:
             return partial(leases.succeed, claim=self._claim, result=result, artifacts=self._publish())
         except _Cancelled:
             return partial(leases.finish_cancel, claim=self._claim)
+        except _Paused:
+            return partial(leases.release, claim=self._claim, reason="pause")
         except _Drained:
             return partial(leases.release, claim=self._claim, reason="drain")
         except AttemptFailed as failure:
@@ -171,6 +178,7 @@ class Attempt:
         for older in directory.parent.iterdir():
             if older.name < directory.name:
                 shutil.rmtree(older)
+        self._pause_by = time.monotonic()  # nothing would be lost now
 
     def _publish(self) -> list[NewArtifact]:
         self._record([PhaseStarted(phase=Phase.PUBLISHING), Progressed(fraction=1.0)])
@@ -179,10 +187,21 @@ class Attempt:
 
     def _check(self) -> None:
         self._keeper.check()
-        if self._keeper.cancelled:
+        if self._keeper.command is Command.CANCEL:
             raise _Cancelled
+        self._check_pause()
         if self._draining.is_set():
             raise _Drained
+
+    def _check_pause(self) -> None:
+        """A job that is to be paused has a little time to finish its cycle, as only whole cycles are kept."""
+        if self._keeper.command is not Command.PAUSE:
+            self._pause_by = None
+            return
+        if self._pause_by is None:
+            self._pause_by = time.monotonic() + self._settings.pause_grace_s
+        if time.monotonic() >= self._pause_by:
+            raise _Paused
 
     def _check_runtime(self) -> None:
         if time.monotonic() > self._deadline:

@@ -31,6 +31,9 @@ class LeaseKeeper:
 
     Args:
         on_lost: Called once, from a keeper thread, when the lease is gone: must stop the work at once.
+
+    Attributes:
+        command: What the service wanted at the last beat.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class LeaseKeeper:
         self._deadline = self._deadline_from(time.monotonic())
         self._closed = threading.Event()
         self._lost = threading.Event()
-        self.cancelled = False
+        self.command = Command.CONTINUE
         # Two threads: a beat that hangs in the network must not hide that time has run out.
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._beat, self._watch)]
 
@@ -85,14 +88,13 @@ class LeaseKeeper:
             started = time.monotonic()
             try:
                 with self._database.transaction() as session:
-                    command = leases.heartbeat(session, self._claim, self._lease_s)
+                    self.command = leases.heartbeat(session, self._claim, self._lease_s)
             except LeaseLost:
                 self._lose("another attempt holds the job, or it has ended")
             except UNREACHABLE:
                 logger.warning("heartbeat of %s failed", self._claim.job_id, exc_info=True)
             else:
                 self._deadline = self._deadline_from(started)
-                self.cancelled = self.cancelled or command is Command.CANCEL
 
     def _watch(self) -> None:
         while not self._lost.is_set() and not self._closed.wait(min(0.5, self._heartbeat_s)):

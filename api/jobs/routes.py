@@ -1,7 +1,7 @@
 """The HTTP side of jobs: headers, status codes and parameters; the work is in `service` and `watching`."""
 
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
@@ -25,6 +25,13 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 LARGEST_SEQ = 2**31 - 1
 BODY_PROBLEMS = responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 NOT_FOUND = responses(HTTPStatus.NOT_FOUND)
+ASKED: dict[str, Any] = {
+    "status_code": HTTPStatus.ACCEPTED,
+    "responses": {
+        **responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+        HTTPStatus.OK: {"model": JobView, "description": "The job is so already."},
+    },
+}
 
 
 @router.post(
@@ -117,22 +124,39 @@ async def show(
     return shown.view
 
 
-@router.post(
-    "/{job_id}/cancel",
-    status_code=HTTPStatus.ACCEPTED,
-    summary="Cancel a job",
-    responses={
-        **responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
-        HTTPStatus.OK: {"model": JobView, "description": "The job is cancelled."},
-    },
-)
+@router.post("/{job_id}/cancel", summary="Cancel a job", **ASKED)
 def cancel(job_id: JobId, caller: Caller, session: WriteSession, response: Response) -> JobView:
-    """A queued job is cancelled at once; a running one is `cancelling` until its worker has stopped."""
-    cancelled = service.cancel(session, caller, job_id)
-    response.headers["ETag"] = quoted(cancelled.version)
-    if cancelled.already:
+    """A job that no worker holds is cancelled at once; a running one is `cancelling` until its worker has stopped."""
+    return _answer(response, service.cancel(session, caller, job_id))
+
+
+@router.post("/{job_id}/pause", summary="Pause a job", **ASKED)
+def pause(job_id: JobId, caller: Caller, session: WriteSession, response: Response) -> JobView:
+    """A queued job is paused at once; a running one is `pausing` until its cycle is done or its grace is over."""
+    return _answer(response, service.pause(session, caller, job_id))
+
+
+@router.post("/{job_id}/resume", summary="Resume a paused job", **ASKED)
+def resume(
+    *,
+    job_id: JobId,
+    caller: Caller,
+    session: WriteSession,
+    resources: Shared,
+    response: Response,
+    background: BackgroundTasks,
+) -> JobView:
+    """The job is queued and goes on behind its last finished cycle."""
+    resumed = _answer(response, service.resume(session, caller, job_id))
+    background.add_task(dispatch.wake, resources.settings.redis_url)
+    return resumed
+
+
+def _answer(response: Response, written: service.Written) -> JobView:
+    response.headers["ETag"] = quoted(written.version)
+    if written.already:
         response.status_code = HTTPStatus.OK
-    return cancelled.view
+    return written.view
 
 
 @router.get(

@@ -36,6 +36,8 @@ class JobLinks(_View):
     metrics: str
     attempts: str
     artifacts: str
+    pause: str
+    resume: str
     cancel: str
 
 
@@ -65,7 +67,7 @@ class JobSummary(_View):
         """Show a row."""
         columns = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
         here = f"/v1/jobs/{job.id}"
-        parts = ("events", "metrics", "attempts", "artifacts", "cancel")
+        parts = ("events", "metrics", "attempts", "artifacts", "pause", "resume", "cancel")
         links = JobLinks(self=here, **{part: f"{here}/{part}" for part in parts})
         checkpoint_uri = f"{here}/checkpoint" if job.state == State.SUCCEEDED else None
         return cls.model_validate({**columns, "links": links, "checkpoint_uri": checkpoint_uri, **more})

@@ -4,6 +4,8 @@ import base64
 import binascii
 import csv
 import io
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
@@ -126,18 +128,49 @@ def _position(cursor: str) -> str:
 
 
 def cancel(session: Session, caller: Principal, job_id: str) -> Written:
-    """Ask a job to stop; asking again changes nothing. `already` when it had been cancelled before.
+    """End a job without a result. `already` when it had been cancelled before.
 
     Raises:
         InvalidTransition: The job has succeeded or failed.
     """
+    return _ask(session, caller, job_id, store.request_cancel, under_way={State.CANCELLING}, done={State.CANCELLED})
+
+
+def pause(session: Session, caller: Principal, job_id: str) -> Written:
+    """Put a job aside. `already` when it is paused.
+
+    Raises:
+        InvalidTransition: The job is being cancelled or has ended.
+    """
+    return _ask(session, caller, job_id, store.request_pause, under_way={State.PAUSING}, done={State.PAUSED})
+
+
+def resume(session: Session, caller: Principal, job_id: str) -> Written:
+    """Let a paused job go on. `already` when it is queued or running.
+
+    Raises:
+        InvalidTransition: The job is being cancelled or has ended.
+    """
+    return _ask(session, caller, job_id, store.request_resume, under_way=set(), done={State.QUEUED, State.RUNNING})
+
+
+def _ask(
+    session: Session,
+    caller: Principal,
+    job_id: str,
+    request: Callable[[Session, str, str], Job],
+    *,
+    under_way: AbstractSet[State],
+    done: AbstractSet[State],
+) -> Written:
+    """Ask a job for a step; asking again changes nothing."""
     try:
-        job = store.request_cancel(session, caller.tenant, job_id)
+        job = request(session, caller.tenant, job_id)
     except InvalidTransition as refused:
-        if refused.state not in (State.CANCELLING, State.CANCELLED):
+        if refused.state not in under_way | done:
             raise
         job = store.get_job(session, caller.tenant, job_id)
-        return Written(*_show(session, job), already=job.state == State.CANCELLED)
+        return Written(*_show(session, job), already=job.state in done)
     return Written(*_show(session, job), already=False)
 
 

@@ -1,4 +1,4 @@
-"""What the API asks of jobs: accept, read, list, cancel.
+"""What the API asks of jobs: accept, read, list, pause, resume, cancel.
 
 Every function works inside the caller's transaction and sees only the tenant's own rows. Knows nothing of leases.
 """
@@ -14,9 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
-from api.store.errors import ArtifactNotFound, IdempotencyMismatch, JobNotFound
+from api.store.errors import ArtifactNotFound, IdempotencyMismatch, InvalidTransition, JobNotFound
 from api.store.models import Artifact, Attempt, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
-from api.store.states import State
+from api.store.states import LEASED, State, allowed_from
 from api.store.transitions import add_event, lock_job, move
 
 
@@ -141,12 +141,44 @@ def request_cancel(session: Session, tenant: str, job_id: str) -> Job:
         JobNotFound: As in `get_job`.
         InvalidTransition: The job is already being cancelled or has ended.
     """
+    job = _lock_own(session, tenant, job_id)
+    if job.state in LEASED:
+        return move(session, job, State.CANCELLING, reason="cancel requested")
+    return move(session, job, State.CANCELLED, reason="cancel requested", finished_at=db_now())
+
+
+def request_pause(session: Session, tenant: str, job_id: str) -> Job:
+    """Put aside at once what no worker holds; ask the worker of a running job to stop.
+
+    Raises:
+        JobNotFound: As in `get_job`.
+        InvalidTransition: The job is paused, is stopping or has ended.
+    """
+    job = _lock_own(session, tenant, job_id)
+    return move(session, job, State.PAUSING if job.state in LEASED else State.PAUSED, reason="pause requested")
+
+
+def request_resume(session: Session, tenant: str, job_id: str) -> Job:
+    """Queue a paused job again; let a job go on that its worker has not stopped yet.
+
+    Raises:
+        JobNotFound: As in `get_job`.
+        InvalidTransition: The job is not paused, nor about to be.
+    """
+    job = _lock_own(session, tenant, job_id)
+    if job.state == State.PAUSING:
+        return move(session, job, State.RUNNING, reason="resume requested")
+    if job.state != State.PAUSED:
+        raise InvalidTransition(state=job.state, to=State.QUEUED, allowed=allowed_from(job.state))
+    return move(session, job, State.QUEUED, reason="resume requested", not_before=db_now())
+
+
+def _lock_own(session: Session, tenant: str, job_id: str) -> Job:
+    """`lock_job`, of the tenant's own."""
     job = lock_job(session, job_id)
     if job is None or job.tenant != tenant:
         raise JobNotFound(job_id)
-    if job.state == State.QUEUED:
-        return move(session, job, State.CANCELLED, reason="cancel requested", finished_at=db_now())
-    return move(session, job, State.CANCELLING, reason="cancel requested")
+    return job
 
 
 def list_events(session: Session, job_id: str, *, after: int = 0, limit: int) -> Sequence[JobEvent]:

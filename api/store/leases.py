@@ -41,7 +41,15 @@ class Command(StrEnum):
     """What the service wants of a worker, told in the reply to its heartbeat."""
 
     CONTINUE = "continue"
+    PAUSE = "pause"
     CANCEL = "cancel"
+
+
+COMMANDS = {State.RUNNING: Command.CONTINUE, State.PAUSING: Command.PAUSE, State.CANCELLING: Command.CANCEL}
+"""What a worker is told, by the state of its job."""
+
+# Where a job goes that its worker leaves unfinished while something was asked of it.
+ASKED_FOR = {State.PAUSING: State.PAUSED, State.CANCELLING: State.CANCELLED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +124,7 @@ def heartbeat(session: Session, claim: Claim, lease_s: float) -> Command:
         LeaseLost: Another claim or the reconciler has taken the job.
     """
     job = _update_leased(session, claim, lease_expires_at=db_now(lease_s))
-    return Command.CANCEL if job.state == State.CANCELLING else Command.CONTINUE
+    return COMMANDS[job.state]
 
 
 def record_events(session: Session, claim: Claim, events: Sequence[Recordable]) -> None:
@@ -186,7 +194,7 @@ def fail(session: Session, claim: Claim, error: Json, *, retry: bool, backoff_s:
         backoff_s: Seconds before the job can be claimed again.
 
     Returns:
-        The state that the job is in now; a job that is being cancelled is not tried again.
+        The state that the job is in now; one that is being paused or cancelled is not tried again by itself.
 
     Raises:
         LeaseLost: As in `heartbeat`.
@@ -208,13 +216,15 @@ def finish_cancel(session: Session, claim: Claim) -> None:
 
 
 def release(session: Session, claim: Claim, reason: str) -> None:
-    """Give the job back unharmed, for another worker to go on with at once; the attempt is not charged.
+    """Give the job back unharmed; the attempt is not charged.
+
+    It is paused or cancelled if that was asked for, else queued for another worker to go on with at once.
 
     Raises:
         LeaseLost: As in `heartbeat`.
     """
     job = _leased(session, claim)
-    to = State.CANCELLED if job.state == State.CANCELLING else State.QUEUED
+    to = ASKED_FOR.get(job.state, State.QUEUED)
     _leave(session, job, to, Outcome.RELEASED, reason=reason, attempt=Job.attempt - 1, not_before=db_now())
 
 
@@ -243,7 +253,9 @@ def _after_failure(job: Job) -> State:
     """Where an attempt that could be tried again leaves its job."""
     if job.state == State.CANCELLING:
         return State.CANCELLED
-    return State.QUEUED if job.attempt < job.max_attempts else State.FAILED
+    if job.attempt >= job.max_attempts:
+        return State.FAILED
+    return ASKED_FOR.get(job.state, State.QUEUED)
 
 
 def _leave(

@@ -10,17 +10,22 @@ class State(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
-# A job that ends by itself while a cancel is under way keeps its own end: the work is done, or the error is known.
+# A job that ends by itself while a pause or a cancel is under way keeps its own end: the work is done, or the error is
+# known. A pause that its worker has not come to yet can be taken back.
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
-        State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),
-        State.RUNNING: frozenset({State.QUEUED, State.CANCELLING, State.SUCCEEDED, State.FAILED}),
+        State.QUEUED: frozenset({State.RUNNING, State.PAUSED, State.CANCELLED}),
+        State.RUNNING: frozenset({State.QUEUED, State.PAUSING, State.CANCELLING, State.SUCCEEDED, State.FAILED}),
+        State.PAUSING: frozenset({State.PAUSED, State.RUNNING, State.CANCELLING, State.SUCCEEDED, State.FAILED}),
+        State.PAUSED: frozenset({State.QUEUED, State.CANCELLED}),
         State.CANCELLING: frozenset({State.CANCELLED, State.SUCCEEDED, State.FAILED}),
         State.SUCCEEDED: frozenset(),
         State.FAILED: frozenset(),
@@ -28,7 +33,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     }
 )
 
-LEASED = frozenset({State.RUNNING, State.CANCELLING})
+LEASED = frozenset({State.RUNNING, State.PAUSING, State.CANCELLING})
 """States in which a worker holds the job's lease."""
 
 

@@ -1,4 +1,4 @@
-"""`sentinel submit | watch | list | cancel | download`, as processes of their own against a running service."""
+"""The commands that talk to a service, as processes of their own against a running one."""
 
 import json
 import os
@@ -53,6 +53,8 @@ def test_a_job_from_submit_to_download(command, tiny_spec, tmp_path):
 def test_a_job_is_cancelled_and_watching_it_says_so(command, tiny_spec, tmp_path):
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(tiny_spec(steps=1_000_000)))
     job_id = command("submit", "spec.yaml").stdout.strip()
+    assert command("pause", job_id).stdout.strip() in ("pausing", "paused")
+    assert command("resume", job_id).stdout.strip() in ("queued", "running")
     assert command("cancel", job_id).stdout.strip() in ("cancelling", "cancelled")
     watched = command("watch", job_id)
     assert watched.returncode == 3

@@ -40,6 +40,12 @@ class Life:
     def cancel(self, session, _):
         jobs.request_cancel(session, "ann", self.job_id)
 
+    def pause(self, session, _):
+        jobs.request_pause(session, "ann", self.job_id)
+
+    def resume(self, session, _):
+        jobs.request_resume(session, "ann", self.job_id)
+
     def work(self, session, which):
         claim = self.claims[which % len(self.claims)]
         leases.heartbeat(session, claim, 60)
@@ -61,7 +67,7 @@ class Life:
 
 
 WORKER_ACTS = (Life.work, Life.succeed, Life.fail, Life.finish_cancel, Life.release)
-ACTS = (Life.claim, Life.claim_and_vanish, Life.reconcile, Life.cancel, *WORKER_ACTS)
+ACTS = (Life.claim, Life.claim_and_vanish, Life.reconcile, Life.cancel, Life.pause, Life.resume, *WORKER_ACTS)
 
 
 @given(plan=st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 5)), max_size=25))

@@ -153,6 +153,53 @@ def test_a_heartbeat_keeps_the_lease_and_brings_the_cancel(database):
     assert history(database, job_id)[1] == ["queued", "running", "cancelling", "cancelled"]
 
 
+def test_a_pause_is_heard_and_resumed_behind_what_was_kept(database):
+    job_id = accept(database)
+    taken = claim(database)
+    write(database, jobs.request_pause, "ann", job_id)
+    assert write(database, leases.heartbeat, taken, 60) == Command.PAUSE
+    write(database, leases.record_checkpoint, taken, 1, MANIFEST)
+    write(database, leases.release, taken, "pause")
+    job = read(database, job_id)
+    assert (job.state, job.attempt, job.lease_owner, job.finished_at) == (State.PAUSED, 0, None, None)
+    assert write(database, leases.reconcile) == []
+    assert claim(database) is None
+
+    write(database, jobs.request_resume, "ann", job_id)
+    again = claim(database)
+    assert (again.token, again.attempt, again.resume) == (2, 1, tuple(MANIFEST))
+    assert history(database, job_id)[1] == ["queued", "running", "pausing", "paused", "queued", "running"]
+
+
+def test_a_pause_can_be_taken_back_before_and_after_the_worker_stops(database):
+    job_id = accept(database)
+    taken = claim(database)
+    write(database, jobs.request_pause, "ann", job_id)
+    write(database, jobs.request_resume, "ann", job_id)
+    assert write(database, leases.heartbeat, taken, 60) == Command.CONTINUE
+    write(database, leases.release, taken, "pause")
+    assert read(database, job_id).state == State.QUEUED
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2])
+def test_a_lost_worker_of_a_job_that_was_to_be_paused_pauses_it_while_attempts_last(database, max_attempts):
+    job_id = accept(database, max_attempts=max_attempts)
+    claim(database, lease_s=-1)
+    write(database, jobs.request_pause, "ann", job_id)
+    write(database, leases.reconcile)
+    assert read(database, job_id).state == (State.PAUSED if max_attempts == 2 else State.FAILED)
+
+
+def test_a_paused_job_can_be_cancelled_and_an_ended_one_not_paused_or_resumed(database):
+    job_id = accept(database)
+    write(database, jobs.request_pause, "ann", job_id)
+    write(database, jobs.request_cancel, "ann", job_id)
+    assert read(database, job_id).finished_at is not None
+    for request in (jobs.request_pause, jobs.request_resume):
+        with pytest.raises(InvalidTransition, match="allowed: nothing"):
+            write(database, request, "ann", job_id)
+
+
 def test_a_lost_worker_gives_way_to_another_that_resumes(database):
     job_id = accept(database)
     lost = claim(database)

@@ -157,6 +157,25 @@ def test_cancel_by_state(service):
     assert (refused.json()["from"], refused.json()["allowed"]) == ("succeeded", [])
 
 
+@on_both_databases
+def test_pause_and_resume_by_state(service):
+    def ask(job, step):
+        answer = service.client.post(f"/v1/jobs/{job['id']}/{step}")
+        return answer.status_code, answer.json().get("state")
+
+    queued = service.submit()
+    assert [ask(queued, "pause") for _ in range(2)] == [(202, "paused"), (200, "paused")]
+    assert [ask(queued, "resume") for _ in range(2)] == [(202, "queued"), (200, "queued")]
+
+    claim = service.claim()
+    assert [ask(queued, "pause") for _ in range(2)] == [(202, "pausing"), (202, "pausing")]
+    assert [ask(queued, "resume") for _ in range(2)] == [(202, "running"), (200, "running")]
+    service.finish(claim)
+    for step in ("pause", "resume"):
+        refused = service.client.post(f"/v1/jobs/{queued['id']}/{step}")
+        assert (refused.status_code, refused.json()["from"], refused.json()["allowed"]) == (409, "succeeded", [])
+
+
 def test_somebody_elses_job_does_not_exist(service):
     job = service.submit()
     service.finish(service.claim())
@@ -164,7 +183,8 @@ def test_somebody_elses_job_does_not_exist(service):
     with service.client_of("bob") as bob:
         parts = ("", "/events", "/metrics", "/attempts", "/artifacts", "/checkpoint")
         answers = [bob.get(f"/v1/jobs/{job['id']}{part}") for part in parts]
-        answers += [bob.post(f"/v1/jobs/{job['id']}/cancel"), bob.get(artifact["links"]["content"])]
+        answers += [bob.post(f"/v1/jobs/{job['id']}/{step}") for step in ("pause", "resume", "cancel")]
+        answers.append(bob.get(artifact["links"]["content"]))
         stream = bob.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"})
         assert {answer.status_code for answer in [*answers, stream]} == {404}
         assert bob.get("/v1/jobs").json()["data"] == []

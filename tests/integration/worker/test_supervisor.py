@@ -125,6 +125,46 @@ def test_a_cancel_stops_the_child_and_publishes_nothing(bench, wait_until_gone):
     assert wait_until_gone([child]) == []
 
 
+def states(bench, job_id):
+    return [event.data["to"] for event in bench.events(job_id) if event.type == "state"]
+
+
+def test_a_pause_waits_for_the_cycle_and_loses_nothing(bench, wait_until_gone):
+    job_id = bench.submit(cycles=2, steps=40)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    child = bench.busy_runner()
+    with bench.database.transaction() as session:
+        jobs.request_pause(session, "t", job_id)
+    thread.join(DEADLINE_S)
+    assert wait_until_gone([child]) == []
+    job = bench.job(job_id)
+    assert (job.state, job.attempt, job.phase) == (State.PAUSED, 0, None)
+    assert [event.data["cycle"] for event in bench.events(job_id) if event.type == "checkpoint"] == [1]
+
+    bench.supervisor.run_queue()
+    assert bench.job(job_id).state == State.PAUSED
+    with bench.database.transaction() as session:
+        jobs.request_resume(session, "t", job_id)
+    bench.supervisor.run_queue()
+    assert states(bench, job_id) == ["queued", "running", "pausing", "paused", "queued", "running", "succeeded"]
+    assert bench.says(job_id, "Resumed after cycle 1")
+
+
+def test_a_cycle_that_takes_too_long_for_a_pause_is_given_up(bench, monkeypatch):
+    hasty = bench.settings.model_copy(update={"pause_grace_s": 0.5})
+    monkeypatch.setattr(bench.supervisor, "_settings", hasty)
+    job_id = bench.submit(steps=ENDLESS)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    with bench.database.transaction() as session:
+        jobs.request_pause(session, "t", job_id)
+    thread.join(DEADLINE_S)
+    assert bench.job(job_id).state == State.PAUSED
+    with bench.database.transaction() as session:
+        jobs.request_cancel(session, "t", job_id)
+
+
 def test_an_attempt_that_takes_too_long_is_stopped(bench):
     job_id = bench.submit(steps=ENDLESS, limits={"max_runtime_s": 2})
     bench.supervisor.run_queue()

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from api.store import jobs, leases
 from api.store.database import create_database, upgrade
 from api.store.errors import LeaseLost
+from api.store.leases import Command
 from api.store.models import Job
 from worker.keeper import LeaseKeeper
 
@@ -95,5 +96,5 @@ def test_the_owner_s_cancel_is_heard_with_a_heartbeat(database, claim):
         with database.transaction() as session:
             jobs.request_cancel(session, "t", claim.job_id)
         deadline = time.monotonic() + 5
-        while not keeper.cancelled:
+        while keeper.command is not Command.CANCEL:
             assert time.monotonic() < deadline

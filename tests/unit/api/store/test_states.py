@@ -32,7 +32,7 @@ def test_only_a_worker_can_finish_what_a_worker_holds():
 
 
 def test_allowed_states_are_named_in_order():
-    assert allowed_from(State.RUNNING) == ["cancelling", "failed", "queued", "succeeded"]
+    assert allowed_from(State.RUNNING) == ["cancelling", "failed", "pausing", "queued", "succeeded"]
     assert allowed_from(State.FAILED) == []
 
 
