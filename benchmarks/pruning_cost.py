@@ -8,7 +8,7 @@ of attention alone or of attention and MLP, at once, with `allocation: global`.
 
 - `closed_form_forwards`: `obs` on attention, from statistics to the refitted model (`least_squares`).
 - `closed_form_mlp_forwards`: the same on attention and MLP neurons.
-- `gradient_forwards`: what `taylor` or `fisher`, the dearer, needs to score and select on both units, before a repair.
+- `gradient_forwards`: how much more `taylor` or `fisher`, the dearer, takes for the same on both units.
 
 Memory is how far the work lifts the peak of the process's resident set (on a GPU: of the allocator) above what it was
 with the models loaded. Beside it: what a forward pass adds in the same way, the weights, and the activations, which are
@@ -279,12 +279,14 @@ def main() -> None:
 def summary(found: list[dict[str, Any]]) -> dict[str, list[float]]:
     """The three costs that are promised, by size."""
     sizes = list(dict.fromkeys(row["size"] for row in found))
-    of = {(row["size"], row["work"]): row for row in found}
+    forwards = {(row["size"], row["work"]): row["forwards"] for row in found}
+    dearest = [max(forwards[size, name] for name in GRADIENT) for size in sizes]
+    closed_form_mlp = [forwards[size, CLOSED_FORM_MLP] for size in sizes]
     return {
-        "sizes": [of[size, CLOSED_FORM]["parameters"] for size in sizes],
-        "closed_form_forwards": [of[size, CLOSED_FORM]["forwards"] for size in sizes],
-        "closed_form_mlp_forwards": [of[size, CLOSED_FORM_MLP]["forwards"] for size in sizes],
-        "gradient_forwards": [max(of[size, name]["select_forwards"] for name in GRADIENT) for size in sizes],
+        "sizes": list(dict.fromkeys(row["parameters"] for row in found)),
+        "closed_form_forwards": [forwards[size, CLOSED_FORM] for size in sizes],
+        "closed_form_mlp_forwards": closed_form_mlp,
+        "gradient_forwards": [whole - closed for whole, closed in zip(dearest, closed_form_mlp, strict=True)],
     }
 
 
