@@ -11,6 +11,7 @@ Every request may be sent twice without harm, so connection errors and 503 are t
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -73,15 +74,30 @@ class SentinelClient:
         """Close the connections."""
         self._http.close()
 
-    def submit(self, spec: Spec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
+    def submit(
+        self,
+        spec: Spec | Mapping[str, Any],
+        *,
+        priority: int = 0,
+        not_before: datetime | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
         """Submit a job. With a key of your own, submitting the same again gives the same job.
+
+        Args:
+            spec: The experiment.
+            priority: −1000 to 1000; higher runs first.
+            not_before: When the job may start, with a time zone; at once without.
+            idempotency_key: Stands for this request.
 
         Raises:
             ServiceRefused: With every mistake in the spec.
         """
         document = spec.model_dump(mode="json") if isinstance(spec, Spec) else dict(spec)
+        query = {"priority": priority} | ({} if not_before is None else {"not_before": not_before.isoformat()})
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return Job.model_validate(self._request("POST", "/v1/jobs", json=document, headers=headers).json())
+        answer = self._request("POST", "/v1/jobs", json=document, params=query, headers=headers)
+        return Job.model_validate(answer.json())
 
     def get(self, job_id: str) -> Job:
         """One job as it is now."""

@@ -5,6 +5,7 @@ that the embedded service keeps.
 """
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,10 @@ def register(app: typer.Typer) -> None:
 def submit(
     arguments: SpecArguments = None,
     *,
+    priority: Annotated[int, typer.Option(help="Higher runs first, -1000 to 1000.")] = 0,
+    not_before: Annotated[
+        datetime | None, typer.Option(help="When the job may start, in local time.", show_default="at once")
+    ] = None,
     follow_job: Annotated[bool, typer.Option("--watch", help="Stay and show the job's progress.")] = False,
     url: Url = DEFAULT_URL,
     api_key: Key = None,
@@ -65,7 +70,7 @@ def submit(
     """Submit an experiment as a job."""
     spec = spec_from_arguments(arguments or [])
     with _client(url, api_key) as client:
-        job = client.submit(spec)
+        job = client.submit(spec, priority=priority, not_before=not_before and not_before.astimezone())
         if follow_job:
             _watch(client, job.id, as_json=as_json)
         else:

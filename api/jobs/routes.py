@@ -23,6 +23,7 @@ from api.store.states import State
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 LARGEST_SEQ = 2**31 - 1
+LARGEST_PRIORITY = 1000
 BODY_PROBLEMS = responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 NOT_FOUND = responses(HTTPStatus.NOT_FOUND)
 ASKED: dict[str, Any] = {
@@ -50,17 +51,24 @@ def submit(
     request: Request,
     response: Response,
     background: BackgroundTasks,
+    priority: Annotated[int, Query(description="Higher runs first.", ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)] = 0,
+    not_before: Annotated[AwareDatetime | None, Query(description="When the job may start; at once without.")] = None,
     idempotency_key: Annotated[
         str | None,
-        Header(description="The same key and body give the same job again.", pattern=r"^[!-~]{1,255}$"),
+        Header(description="The same key and request give the same job again.", pattern=r"^[!-~]{1,255}$"),
     ] = None,
 ) -> JobView:
-    """Store a job and promise to run it; 201 is sent only once it is committed."""
+    """Store a job and promise to run it; 201 is sent only once it is committed.
+
+    Of jobs that may start, workers take the one of the highest priority, of those the oldest.
+    """
     submitted = service.submit(
         session,
         caller,
         document,
         settings=resources.settings,
+        priority=priority,
+        not_before=not_before,
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
     )

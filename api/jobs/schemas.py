@@ -53,6 +53,7 @@ class JobSummary(_View):
     attempt: int = Field(description="Tries so far.")
     max_attempts: int
     priority: int = Field(description="Higher runs first.")
+    not_before: datetime = Field(description="When a queued job may start; later after an attempt that failed.")
     error: FailureView | None = Field(description="Why the job failed.")
     checkpoint_uri: str | None = Field(description="The pruned model as a tar, once the job has succeeded.")
     request_id: str | None = Field(description="Of the request that made the job.")

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
@@ -56,6 +57,8 @@ def submit(
     document: Any,  # noqa: ANN401 - whatever was parsed
     *,
     settings: Settings,
+    priority: int,
+    not_before: datetime | None,
     idempotency_key: str | None,
     request_id: str,
 ) -> Written:
@@ -72,10 +75,18 @@ def submit(
         spec=spec.model_dump(mode="json"),
         max_attempts=settings.max_attempts,
         name=spec.name,
-        idempotency=(idempotency_key, documents.fingerprint(document)) if idempotency_key else None,
+        idempotency=(idempotency_key, _fingerprint(document, priority, not_before)) if idempotency_key else None,
+        priority=priority,
+        not_before=not_before,
         request_id=request_id,
     )
     return Written(*_show(session, accepted.job), already=accepted.replayed)
+
+
+def _fingerprint(document: Any, priority: int, not_before: datetime | None) -> str:  # noqa: ANN401 - as in `submit`
+    """Of the whole request; when and how urgently count only where they were said."""
+    said = {"priority": priority, "not_before": not_before and not_before.timestamp()}
+    return documents.fingerprint([document, said] if any(said.values()) else document)
 
 
 def validate(document: Any, *, settings: Settings) -> Verdict:  # noqa: ANN401 - whatever was parsed

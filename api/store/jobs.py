@@ -36,6 +36,7 @@ def accept_job(
     name: str | None = None,
     idempotency: tuple[str, str] | None = None,
     priority: int = 0,
+    not_before: datetime | None = None,
     request_id: str | None = None,
 ) -> Accepted:
     """Store a job, its first event and its idempotency row. The promise holds once the transaction has committed.
@@ -48,6 +49,7 @@ def accept_job(
         name: For people; need not be unique.
         idempotency: (key, hash of the request); the same pair gives the same job again.
         priority: Higher is claimed first.
+        not_before: When it may be claimed first; None at once.
         request_id: Of the request that asked.
 
     Raises:
@@ -64,6 +66,8 @@ def accept_job(
         request_id=request_id,
         last_seq=1,
     )
+    if not_before is not None:
+        job.not_before = not_before
     try:
         # The unique key decides between requests that race; the loser's job never existed.
         with session.begin_nested():
@@ -170,7 +174,7 @@ def request_resume(session: Session, tenant: str, job_id: str) -> Job:
         return move(session, job, State.RUNNING, reason="resume requested")
     if job.state != State.PAUSED:
         raise InvalidTransition(state=job.state, to=State.QUEUED, allowed=allowed_from(job.state))
-    return move(session, job, State.QUEUED, reason="resume requested", not_before=db_now())
+    return move(session, job, State.QUEUED, reason="resume requested")
 
 
 def _lock_own(session: Session, tenant: str, job_id: str) -> Job:

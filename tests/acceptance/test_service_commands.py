@@ -52,10 +52,12 @@ def test_a_job_from_submit_to_download(command, tiny_spec, tmp_path):
 
 def test_a_job_is_cancelled_and_watching_it_says_so(command, tiny_spec, tmp_path):
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(tiny_spec(steps=1_000_000)))
-    job_id = command("submit", "spec.yaml").stdout.strip()
-    assert command("pause", job_id).stdout.strip() in ("pausing", "paused")
-    assert command("resume", job_id).stdout.strip() in ("queued", "running")
-    assert command("cancel", job_id).stdout.strip() in ("cancelling", "cancelled")
+    job_id = command("submit", "spec.yaml", "--priority", "3", "--not-before", "2999-01-01").stdout.strip()
+    (shown,) = (json.loads(line) for line in command("list", "--json", "--limit", "1").stdout.splitlines())
+    assert (shown["id"], shown["state"]) == (job_id, "queued")
+    assert command("pause", job_id).stdout.strip() == "paused"
+    assert command("resume", job_id).stdout.strip() == "queued"
+    assert command("cancel", job_id).stdout.strip() == "cancelled"
     watched = command("watch", job_id)
     assert watched.returncode == 3
     assert f"{job_id} cancelled" in watched.stdout

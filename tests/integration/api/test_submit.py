@@ -31,6 +31,36 @@ def test_a_job_is_stored_with_its_first_event_before_201(service, spec):
         assert [event.seq for event in store.list_events(session, job["id"], limit=9)] == [1]
 
 
+@on_both_databases
+def test_workers_take_what_is_due_by_priority_then_age(service, spec):
+    def submit(**query):
+        return service.client.post("/v1/jobs", json=spec, params=query).json()["id"]
+
+    submit(priority=9, not_before="2999-01-01T00:00:00Z")
+    first, second = submit(), submit(not_before="2001-01-01T00:00:00+02:00")
+    urgent, idle = submit(priority=2), submit(priority=-1)
+    assert [service.claim().job_id for _ in range(4)] == [urgent, first, second, idle]
+    shown = service.client.get("/v1/jobs").json()["data"]
+    assert [(job["state"], job["priority"]) for job in shown][-1] == ("queued", 9)
+    assert shown[-1]["not_before"] == "2999-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("query", [{"priority": 1001}, {"priority": "high"}, {"not_before": "2026-01-01T00:00:00"}])
+def test_when_and_how_urgently_are_checked(service, spec, query):
+    answer = service.client.post("/v1/jobs", json=spec, params=query)
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [f"/query/{name}" for name in query]
+
+
+def test_an_idempotency_key_stands_for_when_and_how_urgently_too(service, spec):
+    def submit(**query):
+        return service.client.post("/v1/jobs", json=spec, params=query, headers={"Idempotency-Key": "k"})
+
+    job = submit(priority=1, not_before="2026-01-01T00:00:00Z").json()["id"]
+    assert submit(priority=1, not_before="2026-01-01T01:00:00+01:00").json()["id"] == job
+    assert submit(priority=2).json()["code"] == "idempotency_mismatch"
+
+
 def test_without_a_commit_there_is_no_201(service, spec):
     client, engine = service.client, service.database.engine
     inserted = []
