@@ -29,6 +29,7 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     store.JobNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactNotFound: HTTPStatus.NOT_FOUND,
     store.InvalidTransition: HTTPStatus.CONFLICT,
+    store.JobNotEnded: HTTPStatus.CONFLICT,
     store.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     refusals.KeyRequired: HTTPStatus.UNAUTHORIZED,
     refusals.ScopeMissing: HTTPStatus.FORBIDDEN,

@@ -137,6 +137,17 @@ class SentinelClient:
         """
         return self._ask(job_id, "resume")
 
+    def retry(self, job_id: str, *, from_start: bool = False, idempotency_key: str | None = None) -> Job:
+        """Run an ended job again as a new one, behind the last cycle that it kept unless `from_start`.
+
+        Raises:
+            ServiceRefused: The job has not ended.
+        """
+        query = {"from": "start" if from_start else "checkpoint"}
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        answer = self._request("POST", f"/v1/jobs/{job_id}/retry", params=query, headers=headers)
+        return Job.model_validate(answer.json())
+
     def _ask(self, job_id: str, step: str) -> Job:
         return Job.model_validate(self._request("POST", f"/v1/jobs/{job_id}/{step}").json())
 

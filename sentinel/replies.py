@@ -39,6 +39,7 @@ class JobSummary(_Reply):
     """One job in a list. `progress` is the share that is done, 0 to 1."""
 
     id: str
+    parent_id: str | None = None
     name: str | None
     state: str
     phase: str | None

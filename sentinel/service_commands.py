@@ -1,4 +1,4 @@
-"""`sentinel submit | watch | list | pause | resume | cancel | download`: the commands that talk to a service.
+"""`sentinel submit | watch | list | pause | resume | cancel | retry | download`: the commands that talk to a service.
 
 Thin over `sentinel.client`. Finds the service and the key in options, environment, or the folder
 that the embedded service keeps.
@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
     app.command()(pause)
     app.command()(resume)
     app.command()(cancel)
+    app.command()(retry)
     app.command()(download)
 
 
@@ -122,6 +123,20 @@ def cancel(job_id: JobId, *, url: Url = DEFAULT_URL, api_key: Key = None, as_jso
     """Ask a job to stop."""
     with _client(url, api_key) as client:
         _show_state(client.cancel(job_id), as_json=as_json)
+
+
+def retry(
+    job_id: JobId,
+    *,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Not behind the last cycle that was kept.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an ended job again, as a new job."""
+    with _client(url, api_key) as client:
+        job = client.retry(job_id, from_start=from_start)
+    print(job.model_dump_json() if as_json else job.id)
 
 
 def _show_state(job: Job, *, as_json: bool) -> None:

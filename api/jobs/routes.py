@@ -26,6 +26,9 @@ LARGEST_SEQ = 2**31 - 1
 LARGEST_PRIORITY = 1000
 BODY_PROBLEMS = responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 NOT_FOUND = responses(HTTPStatus.NOT_FOUND)
+IdempotencyKey = Annotated[
+    str | None, Header(description="The same key and request give the same job again.", pattern=r"^[!-~]{1,255}$")
+]
 ASKED: dict[str, Any] = {
     "status_code": HTTPStatus.ACCEPTED,
     "responses": {
@@ -53,10 +56,7 @@ def submit(
     background: BackgroundTasks,
     priority: Annotated[int, Query(description="Higher runs first.", ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)] = 0,
     not_before: Annotated[AwareDatetime | None, Query(description="When the job may start; at once without.")] = None,
-    idempotency_key: Annotated[
-        str | None,
-        Header(description="The same key and request give the same job again.", pattern=r"^[!-~]{1,255}$"),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """Store a job and promise to run it; 201 is sent only once it is committed.
 
@@ -72,11 +72,15 @@ def submit(
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
     )
+    background.add_task(dispatch.wake, resources.settings.redis_url)
+    return _promise(response, submitted)
+
+
+def _promise(response: Response, submitted: service.Written) -> JobView:
     response.headers["Location"] = submitted.view.links.self
     response.headers["ETag"] = quoted(submitted.version)
     if submitted.already:
         response.headers["Idempotent-Replayed"] = "true"
-    background.add_task(dispatch.wake, resources.settings.redis_url)
     return submitted.view
 
 
@@ -158,6 +162,41 @@ def resume(
     resumed = _answer(response, service.resume(session, caller, job_id))
     background.add_task(dispatch.wake, resources.settings.redis_url)
     return resumed
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=HTTPStatus.CREATED,
+    summary="Run an ended job again, as a new job",
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+def retry(
+    *,
+    job_id: JobId,
+    caller: Caller,
+    session: WriteSession,
+    resources: Shared,
+    request: Request,
+    response: Response,
+    background: BackgroundTasks,
+    start: Annotated[
+        Literal["checkpoint", "start"],
+        Query(alias="from", description="Behind the last cycle that the job kept, or from the start."),
+    ] = "checkpoint",
+    idempotency_key: IdempotencyKey = None,
+) -> JobView:
+    """The new job has the same spec and names the old one as its `parent_id`."""
+    retried = service.retry(
+        session,
+        caller,
+        job_id,
+        settings=resources.settings,
+        from_start=start == "start",
+        idempotency_key=idempotency_key,
+        request_id=request.state.request_id,
+    )
+    background.add_task(dispatch.wake, resources.settings.redis_url)
+    return _promise(response, retried)
 
 
 def _answer(response: Response, written: service.Written) -> JobView:

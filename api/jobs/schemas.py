@@ -39,12 +39,14 @@ class JobLinks(_View):
     pause: str
     resume: str
     cancel: str
+    retry: str
 
 
 class JobSummary(_View):
     """One job in a list."""
 
     id: str
+    parent_id: str | None = Field(description="The job that this one tries again.")
     name: str | None = Field(description="As the spec names it; need not be unique.")
     state: State
     phase: str | None = Field(description="What a running job is doing.")
@@ -68,7 +70,7 @@ class JobSummary(_View):
         """Show a row."""
         columns = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
         here = f"/v1/jobs/{job.id}"
-        parts = ("events", "metrics", "attempts", "artifacts", "pause", "resume", "cancel")
+        parts = ("events", "metrics", "attempts", "artifacts", "pause", "resume", "cancel", "retry")
         links = JobLinks(self=here, **{part: f"{here}/{part}" for part in parts})
         checkpoint_uri = f"{here}/checkpoint" if job.state == State.SUCCEEDED else None
         return cls.model_validate({**columns, "links": links, "checkpoint_uri": checkpoint_uri, **more})

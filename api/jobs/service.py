@@ -83,6 +83,35 @@ def submit(
     return Written(*_show(session, accepted.job), already=accepted.replayed)
 
 
+def retry(
+    session: Session,
+    caller: Principal,
+    job_id: str,
+    *,
+    settings: Settings,
+    from_start: bool,
+    idempotency_key: str | None,
+    request_id: str,
+) -> Written:
+    """Promise to run an ended job's spec again, as a new job.
+
+    Raises:
+        JobNotEnded: It may still come to an end of its own.
+        IdempotencyMismatch: The key stands for another request.
+    """
+    request = documents.fingerprint(["retry", job_id, from_start])
+    accepted = store.retry_job(
+        session,
+        caller.tenant,
+        job_id,
+        from_start=from_start,
+        max_attempts=settings.max_attempts,
+        idempotency=(idempotency_key, request) if idempotency_key else None,
+        request_id=request_id,
+    )
+    return Written(*_show(session, accepted.job), already=accepted.replayed)
+
+
 def _fingerprint(document: Any, priority: int, not_before: datetime | None) -> str:  # noqa: ANN401 - as in `submit`
     """Of the whole request; when and how urgently count only where they were said."""
     said = {"priority": priority, "not_before": not_before and not_before.timestamp()}

@@ -135,14 +135,14 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
 
 
-def upgrade(url: str) -> None:
-    """Bring the schema to the newest migration, in one transaction. Safe to run from several processes at once."""
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the schema to a migration, in one transaction. Safe to run from several processes at once."""
     database = create_database(url)
     try:
         with database.engine.begin() as connection:
             config = _alembic_config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
     finally:
         database.close()
 

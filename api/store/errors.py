@@ -47,6 +47,17 @@ class InvalidTransition(StoreError):
         self.allowed = allowed
 
 
+class JobNotEnded(StoreError):
+    """Only what has ended can be tried again."""
+
+    code = "job_not_ended"
+    fault = Fault.USER
+    next_step = "Wait for the job's end or cancel it, then retry it."
+
+    def __init__(self, *, job_id: str, state: str) -> None:
+        super().__init__(f"The job {job_id} is {state}.")
+
+
 class IdempotencyMismatch(StoreError):
     """An idempotency key came back with another request."""
 

@@ -1,4 +1,4 @@
-"""What the API asks of jobs: accept, read, list, pause, resume, cancel.
+"""What the API asks of jobs: accept, retry, read, list, pause, resume, cancel.
 
 Every function works inside the caller's transaction and sees only the tenant's own rows. Knows nothing of leases.
 """
@@ -14,9 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
-from api.store.errors import ArtifactNotFound, IdempotencyMismatch, InvalidTransition, JobNotFound
-from api.store.models import Artifact, Attempt, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
-from api.store.states import LEASED, State, allowed_from
+from api.store.errors import ArtifactNotFound, IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
+from api.store.models import Artifact, Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
+from api.store.states import LEASED, State, allowed_from, is_terminal
 from api.store.transitions import add_event, lock_job, move
 
 
@@ -37,6 +37,7 @@ def accept_job(
     idempotency: tuple[str, str] | None = None,
     priority: int = 0,
     not_before: datetime | None = None,
+    parent_id: str | None = None,
     request_id: str | None = None,
 ) -> Accepted:
     """Store a job, its first event and its idempotency row. The promise holds once the transaction has committed.
@@ -50,6 +51,7 @@ def accept_job(
         idempotency: (key, hash of the request); the same pair gives the same job again.
         priority: Higher is claimed first.
         not_before: When it may be claimed first; None at once.
+        parent_id: The job that this one tries again.
         request_id: Of the request that asked.
 
     Raises:
@@ -58,6 +60,7 @@ def accept_job(
     job = Job(
         id=new_id("job"),
         tenant=tenant,
+        parent_id=parent_id,
         name=name,
         spec=spec,
         state=State.QUEUED,
@@ -80,10 +83,55 @@ def accept_job(
     return Accepted(job, replayed=False)
 
 
+def retry_job(
+    session: Session,
+    tenant: str,
+    job_id: str,
+    *,
+    from_start: bool,
+    max_attempts: int,
+    idempotency: tuple[str, str] | None = None,
+    request_id: str | None = None,
+) -> Accepted:
+    """Accept a new job with the spec of one that has ended, behind the last cycle that it kept or from the start.
+
+    Raises:
+        JobNotFound: As in `get_job`.
+        JobNotEnded: The job may still come to an end of its own.
+        IdempotencyMismatch: As in `accept_job`.
+    """
+    parent = get_job(session, tenant, job_id)
+    if not is_terminal(parent.state):
+        raise JobNotEnded(job_id=job_id, state=parent.state)
+    accepted = accept_job(
+        session,
+        tenant=tenant,
+        spec=parent.spec,
+        max_attempts=max_attempts,
+        name=parent.name,
+        idempotency=idempotency,
+        priority=parent.priority,
+        parent_id=parent.id,
+        request_id=request_id,
+    )
+    kept = None if from_start or accepted.replayed else newest_checkpoint(session, parent.id)
+    if kept is not None:
+        # Token 0 is before every claim. The files stay where the parent stored them.
+        session.add(Checkpoint(job_id=accepted.job.id, cycle=kept.cycle, token=0, manifest=kept.manifest))
+    return accepted
+
+
+def newest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
+    """The state from which a job would go on."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    return session.scalar(query.order_by(Checkpoint.cycle.desc(), Checkpoint.token.desc()).limit(1))
+
+
 def _insert(session: Session, job: Job, idempotency: tuple[str, str] | None) -> None:
     session.add(job)
     session.flush()
-    add_event(session, job, 1, "state", {"from": None, "to": State.QUEUED, "reason": "accepted"})
+    reason = "accepted" if job.parent_id is None else f"retries {job.parent_id}"
+    add_event(session, job, 1, "state", {"from": None, "to": State.QUEUED, "reason": reason})
     if idempotency is not None:
         key, request_hash = idempotency
         session.add(IdempotencyKey(tenant=job.tenant, key=key, request_hash=request_hash, job_id=job.id))

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.errors import LeaseLost, WorkerLost
+from api.store.jobs import newest_checkpoint
 from api.store.models import (
     Artifact,
     ArtifactKind,
@@ -107,14 +108,9 @@ def claim_next(session: Session, *, worker: str, lease_s: float) -> Claim | None
         started_at=func.coalesce(Job.started_at, db_now()),
     )
     session.add(Attempt(job_id=job.id, token=job.lease_token, number=job.attempt, worker=worker))
-    resume = _newest_checkpoint(session, job.id)
+    kept = newest_checkpoint(session, job.id)
+    resume = None if kept is None else tuple(kept.manifest)
     return Claim(job_id=job.id, token=job.lease_token, attempt=job.attempt, spec=job.spec, resume=resume)
-
-
-def _newest_checkpoint(session: Session, job_id: str) -> tuple[ManifestFile, ...] | None:
-    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
-    newest = session.scalar(query.order_by(Checkpoint.cycle.desc(), Checkpoint.token.desc()).limit(1))
-    return None if newest is None else tuple(newest.manifest)
 
 
 def heartbeat(session: Session, claim: Claim, lease_s: float) -> Command:

@@ -94,6 +94,7 @@ class ApiKey(Base):
 class Job(Base):
     """One run of one concrete spec.
 
+    `parent_id` is the job that this one tries again, which may be gone;
     `version` goes up with every change that a reader can see; `attempt` counts the tries charged to the job;
     `lease_token` goes up at every claim and fences the writes of earlier claims; `last_seq` is the newest event's seq.
     """
@@ -102,6 +103,7 @@ class Job(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
+    parent_id: Mapped[str | None]
     name: Mapped[str | None]
     spec: Mapped[Json]
     state: Mapped[State]

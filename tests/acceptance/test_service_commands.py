@@ -58,6 +58,9 @@ def test_a_job_is_cancelled_and_watching_it_says_so(command, tiny_spec, tmp_path
     assert command("pause", job_id).stdout.strip() == "paused"
     assert command("resume", job_id).stdout.strip() == "queued"
     assert command("cancel", job_id).stdout.strip() == "cancelled"
+    again = json.loads(command("retry", job_id, "--from-start", "--json").stdout)
+    assert (again["parent_id"], again["spec"]["heal"]["steps"]) == (job_id, 1_000_000)
+    command("cancel", again["id"])
     watched = command("watch", job_id)
     assert watched.returncode == 3
     assert f"{job_id} cancelled" in watched.stdout

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import pytest
 
+from api.store import leases
 from sentinel.events import MetricRecorded, Phase, PhaseStarted, Progressed
 
 on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
@@ -176,6 +177,42 @@ def test_pause_and_resume_by_state(service):
         assert (refused.status_code, refused.json()["from"], refused.json()["allowed"]) == (409, "succeeded", [])
 
 
+@on_both_databases
+def test_an_ended_job_is_tried_again_as_a_new_one(service):
+    def retry(job, **query):
+        return service.client.post(f"/v1/jobs/{job['id']}/retry", params=query)
+
+    parent = service.submit()
+    early = retry(parent)
+    assert (early.status_code, early.json()["code"]) == (409, "job_not_ended")
+    claim = service.claim()
+    kept = [{"path": "state.json", "sha256": "0" * 64, "bytes": 1, "storage_key": "k"}]
+    with service.database.transaction() as session:
+        for cycle in (1, 2):
+            leases.record_checkpoint(session, claim, cycle, kept if cycle == 2 else [])
+        leases.fail(session, claim, {"code": "x", "fault": "user", "message": "m", "next_step": "n"}, retry=False)
+
+    answer = retry(parent)
+    child = answer.json()
+    assert (answer.status_code, answer.headers["Location"]) == (201, f"/v1/jobs/{child['id']}")
+    assert (child["parent_id"], child["spec"], child["state"]) == (parent["id"], parent["spec"], "queued")
+    assert service.claim().resume == tuple(kept)
+    fresh = retry(parent, **{"from": "start"}).json()
+    claim = service.claim()
+    assert (claim.job_id, claim.resume) == (fresh["id"], None)
+
+
+def test_a_retry_that_is_sent_twice_makes_one_job(service):
+    parent = service.submit()
+    service.client.post(f"/v1/jobs/{parent['id']}/cancel")
+    path, headers = f"/v1/jobs/{parent['id']}/retry", {"Idempotency-Key": "k"}
+    first, second = (service.client.post(path, headers=headers) for _ in range(2))
+    assert first.json()["id"] == second.json()["id"]
+    assert second.headers["Idempotent-Replayed"] == "true"
+    other = service.client.post(path, params={"from": "start"}, headers=headers)
+    assert other.json()["code"] == "idempotency_mismatch"
+
+
 def test_somebody_elses_job_does_not_exist(service):
     job = service.submit()
     service.finish(service.claim())
@@ -183,7 +220,7 @@ def test_somebody_elses_job_does_not_exist(service):
     with service.client_of("bob") as bob:
         parts = ("", "/events", "/metrics", "/attempts", "/artifacts", "/checkpoint")
         answers = [bob.get(f"/v1/jobs/{job['id']}{part}") for part in parts]
-        answers += [bob.post(f"/v1/jobs/{job['id']}/{step}") for step in ("pause", "resume", "cancel")]
+        answers += [bob.post(f"/v1/jobs/{job['id']}/{step}") for step in ("pause", "resume", "cancel", "retry")]
         answers.append(bob.get(artifact["links"]["content"]))
         stream = bob.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"})
         assert {answer.status_code for answer in [*answers, stream]} == {404}

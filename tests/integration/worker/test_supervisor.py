@@ -125,6 +125,22 @@ def test_a_cancel_stops_the_child_and_publishes_nothing(bench, wait_until_gone):
     assert wait_until_gone([child]) == []
 
 
+def test_a_retry_goes_on_behind_what_a_cancelled_job_kept(bench):
+    parent = bench.submit(cycles=2, steps=100)
+    thread = bench.work()
+    bench.wait_for_event(parent, "checkpoint", cycle=1)
+    with bench.database.transaction() as session:
+        jobs.request_cancel(session, "t", parent)
+    thread.join(DEADLINE_S)
+    assert bench.job(parent).state == State.CANCELLED
+    with bench.database.transaction() as session:
+        job_id = jobs.retry_job(session, "t", parent, from_start=False, max_attempts=3).job.id
+    bench.supervisor.run_queue()
+    assert (bench.job(job_id).state, bench.job(job_id).parent_id) == (State.SUCCEEDED, parent)
+    assert bench.says(job_id, "Resumed after cycle 1")
+    assert not bench.says(parent, "Resumed")
+
+
 def states(bench, job_id):
     return [event.data["to"] for event in bench.events(job_id) if event.type == "state"]
 
