@@ -49,7 +49,7 @@ def fit_layer(calibration: Calibration, layer: int, stream: LayerwisePass, uncut
     """Improve all weights of a layer whose units are fitted, as long as held-out windows agree."""
     fit = _Fit(calibration, layer, stream, uncut)
     before = fit.errors()
-    after = _descend(fit, before)
+    after = _descend(fit, before) if fit.tuned else before
     return LayerCompensation(
         unit="layer", layer=layer, error_before=float(before.mean()), error_after=float(after.mean()), ridge=None
     )

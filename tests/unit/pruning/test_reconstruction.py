@@ -75,9 +75,8 @@ def test_queries_and_keys_are_fitted_too(model, windows, family):
 
 def test_what_is_empty_is_passed_over(model, windows, family):
     every = list(range(family.counts(model, "mlp")[1]))
-    records = cut_and_compensate(
-        calibrate(model, windows), {"attention": {0: [0, 1, 2, 3]}, "mlp": {1: every}}, compensation="reconstruction"
-    )
+    cut = {"attention": {0: [0, 1, 2, 3], 1: [0, 1, 2, 3]}, "mlp": {1: every}}
+    records = cut_and_compensate(calibrate(model, windows), cut, compensation="reconstruction")
     assert [(record.layer, record.unit) for record in records] == [
         (layer, unit) for layer in range(3) for unit in ("attention", "mlp", "layer")
     ]
