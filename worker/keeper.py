@@ -88,13 +88,14 @@ class LeaseKeeper:
             started = time.monotonic()
             try:
                 with self._database.transaction() as session:
-                    self.command = leases.heartbeat(session, self._claim, self._lease_s)
+                    command = leases.heartbeat(session, self._claim, self._lease_s)
             except LeaseLost:
                 self._lose("another attempt holds the job, or it has ended")
             except UNREACHABLE:
                 logger.warning("heartbeat of %s failed", self._claim.job_id, exc_info=True)
             else:
                 self._deadline = self._deadline_from(started)
+                self.command = command
 
     def _watch(self) -> None:
         while not self._lost.is_set() and not self._closed.wait(min(0.5, self._heartbeat_s)):

@@ -66,7 +66,7 @@ def submit(
 
     Raises:
         SpecInvalid: With every mistake at once.
-        IdempotencyMismatch: The key stands for another document.
+        IdempotencyMismatch: The key stands for another request.
     """
     spec = documents.check(document, roots=settings.model_roots)
     accepted = store.accept_job(
@@ -112,7 +112,7 @@ def retry(
     return Written(*_show(session, accepted.job), already=accepted.replayed)
 
 
-def _fingerprint(document: Any, priority: int, not_before: datetime | None) -> str:  # noqa: ANN401 - as in `submit`
+def _fingerprint(document: object, priority: int, not_before: datetime | None) -> str:
     """Of the whole request; when and how urgently count only where they were said."""
     said = {"priority": priority, "not_before": not_before and not_before.timestamp()}
     return documents.fingerprint([document, said] if any(said.values()) else document)
