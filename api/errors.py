@@ -37,7 +37,7 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     refusals.MediaTypeUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     refusals.CursorInvalid: HTTPStatus.BAD_REQUEST,
     refusals.RangeUnsatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-    refusals.JobNotFinished: HTTPStatus.CONFLICT,
+    refusals.NoCheckpoint: HTTPStatus.CONFLICT,
     refusals.Unready: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

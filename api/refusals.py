@@ -58,12 +58,12 @@ class RangeUnsatisfiable(SentinelError):
         self.size = size
 
 
-class JobNotFinished(SentinelError):
-    """The job has no checkpoint to give: it has not succeeded."""
+class NoCheckpoint(SentinelError):
+    """The job has no checkpoint to give."""
 
-    code = "job_not_finished"
+    code = "no_checkpoint"
     fault = Fault.USER
-    next_step = "Wait until the job's state is `succeeded`."
+    next_step = "Wait until the job's `checkpoint_uri` is set; a job that ended without one can be retried."
 
 
 class SpecPathsNotAllowed(PathNotAllowed, SpecInvalid):

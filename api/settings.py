@@ -10,6 +10,9 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+LONGEST_HEARTBEAT_S = 3.0
+LONGEST_GRACE_S = 3600.0
+
 
 class Settings(BaseSettings):
     """Settings of one installation. Everything has a default that runs on one host."""
@@ -37,12 +40,13 @@ class Settings(BaseSettings):
     )
     lease_s: float = Field(60.0, gt=0, description="Seconds without a heartbeat after which a worker counts as lost.")
     heartbeat_s: float = Field(
-        default_factory=lambda data: data["lease_s"] / 6,
+        default_factory=lambda data: min(LONGEST_HEARTBEAT_S, data["lease_s"] / 6),
         gt=0,
-        description="Seconds between a worker's heartbeats; a sixth of the lease by default.",
+        description="Seconds between a worker's heartbeats, after which it knows of a pause or a cancel; "
+        "3, or a sixth of the lease if that is less.",
     )
-    pause_grace_s: float = Field(
-        30.0, ge=0, description="Seconds that a job which is to be paused gets to finish its cycle."
+    grace_s: float = Field(
+        30.0, ge=0, le=LONGEST_GRACE_S, description="Seconds that a job which is to stop gets to finish its cycle."
     )
     reconcile_s: float = Field(5.0, gt=0, description="Seconds between looks for expired leases and waiting jobs.")
     max_attempts: int = Field(3, ge=1, description="Tries before a job whose workers get lost fails.")

@@ -29,12 +29,12 @@ LONG_POLL_S = 20
 CHECKPOINT = "checkpoint/"
 
 
-class JobNotSucceeded(SentinelError):
-    """The job has no checkpoint."""
+class NoCheckpoint(SentinelError):
+    """The job has no checkpoint: it has not ended, or ended before it had kept a cycle."""
 
-    code = "job_not_succeeded"
+    code = "no_checkpoint"
     fault = Fault.USER
-    next_step = "Wait for the job to succeed; if it failed, its error says why."
+    next_step = "Wait for the job's end; if it failed, its error says why."
 
 
 class FolderNotEmpty(SentinelError):
@@ -113,21 +113,30 @@ class SentinelClient:
                 return
             query["cursor"] = page["next_cursor"]
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, *, grace_s: float | None = None) -> Job:
         """Ask a job to stop. A running one is `cancelling` until its worker has stopped.
+
+        Args:
+            job_id: The job.
+            grace_s: Seconds that it gets to finish its cycle; as the service is configured without. Asked again with
+                fewer, it stops sooner.
 
         Raises:
             ServiceRefused: The job has succeeded or failed.
         """
-        return self._ask(job_id, "cancel")
+        return self._ask(job_id, "cancel", grace_s=grace_s)
 
-    def pause(self, job_id: str) -> Job:
-        """Put a job aside. A running one is `pausing` until its worker has stopped, at the end of its cycle if it can.
+    def pause(self, job_id: str, *, grace_s: float | None = None) -> Job:
+        """Put a job aside. A running one is `pausing` until its worker has stopped.
+
+        Args:
+            job_id: The job.
+            grace_s: As in `cancel`.
 
         Raises:
             ServiceRefused: The job is being cancelled or has ended.
         """
-        return self._ask(job_id, "pause")
+        return self._ask(job_id, "pause", grace_s=grace_s)
 
     def resume(self, job_id: str) -> Job:
         """Queue a paused job again; it goes on behind its last finished cycle.
@@ -148,8 +157,9 @@ class SentinelClient:
         answer = self._request("POST", f"/v1/jobs/{job_id}/retry", params=query, headers=headers)
         return Job.model_validate(answer.json())
 
-    def _ask(self, job_id: str, step: str) -> Job:
-        return Job.model_validate(self._request("POST", f"/v1/jobs/{job_id}/{step}").json())
+    def _ask(self, job_id: str, step: str, *, grace_s: float | None = None) -> Job:
+        query = {} if grace_s is None else {"grace_s": grace_s}
+        return Job.model_validate(self._request("POST", f"/v1/jobs/{job_id}/{step}", params=query).json())
 
     def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         """Every try of a job, in order."""
@@ -210,10 +220,12 @@ class SentinelClient:
                 retry.pause(ServiceUnreachable("The event stream ended before the job."))
 
     def download_checkpoint(self, job_id: str, folder: Path) -> Path:
-        """Download a finished job's checkpoint into a new folder that `from_pretrained` loads.
+        """Download an ended job's checkpoint into a new folder that `from_pretrained` loads.
+
+        Of a job that ended without success it is the model as the last kept cycle left it.
 
         Raises:
-            JobNotSucceeded: There is no checkpoint.
+            NoCheckpoint: The job has not ended, or ended before it had kept a cycle.
             FolderNotEmpty: `folder` holds files already.
             DownloadDamaged: What arrived is not what the job's artifacts announce; nothing is kept.
         """
@@ -221,7 +233,7 @@ class SentinelClient:
             raise FolderNotEmpty(f"{folder} exists already.")
         job = self.get(job_id)
         if job.checkpoint_uri is None:
-            raise JobNotSucceeded(f"The job {job_id} is {job.state}.")
+            raise NoCheckpoint(f"The job {job_id} is {job.state}.")
         files = {a.path.removeprefix(CHECKPOINT): a.sha256 for a in job.artifacts if a.path.startswith(CHECKPOINT)}
         uri = job.checkpoint_uri
 

@@ -6,6 +6,7 @@ from which a killed run goes on to the same weights. Knows no database and no HT
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from sentinel.manifest import read_sources
 from sentinel.measuring import continue_prompts, measure
 from sentinel.models.evaluation import PROTOCOL, mean_loss
 from sentinel.models.families.base import Unit
-from sentinel.outputs import CHECKPOINT_FOLDER, describe, write_checkpoint
+from sentinel.models.loaders.weights import load_weights
+from sentinel.outputs import describe, write_checkpoint, write_unfinished
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
 from sentinel.pruning.levels import cost_for, units_of
@@ -25,10 +27,10 @@ from sentinel.pruning.schedule import progress_at
 from sentinel.result import CostRecord, CycleRecord, Measurement, Protocol, PrunedMeasurement, Result
 from sentinel.spec import Spec
 from sentinel.utils.checkpoints.cycle_state import (
+    CHECKPOINT_FOLDER,
     METRICS_FILE,
     CycleState,
     load_state,
-    load_weights,
     save_state,
     spec_digest,
     state_folder,
@@ -101,7 +103,7 @@ class _Run:
         self._dense: float | None = None
         self.module = PruningModule(copy.deepcopy(inputs.dense), inputs.family, kept=state.kept if state else None)
         if resume and state:
-            load_weights(resume, self.module.model)
+            load_weights(resume / CHECKPOINT_FOLDER, self.module.model)
             tracker.add_timings(state.timings_s)
             tracker.advance(cuts=state.cycle, steps=state.cycle * self.steps)
             tracker.message(f"Resumed after cycle {state.cycle} of {spec.prune.cycles}.")
@@ -227,7 +229,8 @@ class _Run:
             records=self.records,
             timings_s=dict(self.tracker.timings_s),
         )
-        save_state(folder, state, self.module.model, self.output / METRICS_FILE)
+        write = partial(write_unfinished, self.inputs, self.module)
+        save_state(folder, state, self.output / METRICS_FILE, write_checkpoint=write)
         self.reporter.emit(CheckpointSaved(cycle=cycle, directory=str(folder)))
 
     def _result(self, dense: Measurement, pruned: PrunedMeasurement, form: str) -> Result:

@@ -1,4 +1,4 @@
-"""What a finished run leaves in its folder: the checkpoint with its card and manifest, and the plots."""
+"""What a run leaves in its folder: checkpoints after its cycles and, with card and manifest, at its end; the plots."""
 
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from sentinel.pruning.pruning_module import PruningModule
 from sentinel.pruning.visualization.plots import plot_kept_groups, plot_losses
 from sentinel.result import Result
 from sentinel.spec import Spec
-from sentinel.utils.checkpoints.cycle_state import METRICS_FILE
+from sentinel.utils.checkpoints.cycle_state import CHECKPOINT_FOLDER, METRICS_FILE
 
-CHECKPOINT_FOLDER = "checkpoint"
 PLOTS_FOLDER = "plots"
 
 
@@ -37,6 +36,19 @@ def write_checkpoint(spec: Spec, inputs: Inputs, module: PruningModule, director
     if spec.export.gguf:
         write_gguf(module.model, inputs.tokenizer, dtype=dtype, path=directory / GGUF_FILE)
     return form
+
+
+def write_unfinished(inputs: Inputs, module: PruningModule, directory: Path) -> None:
+    """Export the model as it is between two cycles, bit for bit, in whatever form expresses it."""
+    export(
+        module.model,
+        inputs.tokenizer,
+        family=inputs.family,
+        form="auto",
+        dtype=str(module.model.dtype).removeprefix("torch."),
+        directory=directory,
+        kept=module.kept,
+    )
 
 
 def describe(

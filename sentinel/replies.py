@@ -44,6 +44,7 @@ class JobSummary(_Reply):
     state: str
     phase: str | None
     cycle: int | None
+    kept_cycle: int | None = None
     progress: float
     attempt: int
     max_attempts: int

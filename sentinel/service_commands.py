@@ -32,6 +32,10 @@ Key = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, instead of text.")]
+Grace = Annotated[
+    float | None,
+    typer.Option("--grace", help="Seconds that a running job gets to finish its cycle.", show_default="the service's"),
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, `job_…`.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -107,10 +111,12 @@ def list_jobs(
         Console().print(table)
 
 
-def pause(job_id: JobId, *, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
+def pause(
+    job_id: JobId, *, grace_s: Grace = None, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False
+) -> None:
     """Put a job aside, at the end of the cycle that it is in if that comes soon."""
     with _client(url, api_key) as client:
-        _show_state(client.pause(job_id), as_json=as_json)
+        _show_state(client.pause(job_id, grace_s=grace_s), as_json=as_json)
 
 
 def resume(job_id: JobId, *, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
@@ -119,10 +125,12 @@ def resume(job_id: JobId, *, url: Url = DEFAULT_URL, api_key: Key = None, as_jso
         _show_state(client.resume(job_id), as_json=as_json)
 
 
-def cancel(job_id: JobId, *, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False) -> None:
-    """Ask a job to stop."""
+def cancel(
+    job_id: JobId, *, grace_s: Grace = None, url: Url = DEFAULT_URL, api_key: Key = None, as_json: AsJson = False
+) -> None:
+    """Ask a job to stop, at the end of the cycle that it is in if that comes soon."""
     with _client(url, api_key) as client:
-        _show_state(client.cancel(job_id), as_json=as_json)
+        _show_state(client.cancel(job_id, grace_s=grace_s), as_json=as_json)
 
 
 def retry(
@@ -150,7 +158,7 @@ def download(
     url: Url = DEFAULT_URL,
     api_key: Key = None,
 ) -> None:
-    """Download a finished job's checkpoint; every file is verified."""
+    """Download an ended job's checkpoint, of one without success as its last cycle left it; every file is verified."""
     with _client(url, api_key) as client:
         print(client.download_checkpoint(job_id, folder or Path(job_id)))
 

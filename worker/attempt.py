@@ -22,7 +22,8 @@ from api.settings import Settings
 from api.store import leases
 from api.store.database import Database
 from api.store.errors import LeaseLost, ObjectDamaged, ObjectMissing
-from api.store.leases import Claim, Command, NewArtifact, Recordable
+from api.store.files import NewArtifact
+from api.store.leases import Claim, Command, Recordable
 from api.store.storage import Storage
 from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
 from worker.child import Runner
@@ -76,7 +77,8 @@ class Attempt:
         )
         self._shelf = Shelf(storage, claim, check=self._check)
         self._deadline = time.monotonic() + claim.spec["limits"]["max_runtime_s"]
-        self._pause_by: float | None = None  # when a job that is being paused is stopped at the latest
+        self._asked_to_stop: float | None = None  # when this attempt heard of a pause or a cancel
+        self._has_just_kept = False  # a cycle, so that nothing would be lost now
 
     def run(self) -> None:
         """Bring the attempt to its end, whatever that is."""
@@ -178,7 +180,9 @@ class Attempt:
         for older in directory.parent.iterdir():
             if older.name < directory.name:
                 shutil.rmtree(older)
-        self._pause_by = time.monotonic()  # nothing would be lost now
+        self._has_just_kept = True
+        self._check()
+        self._has_just_kept = False
 
     def _publish(self) -> list[NewArtifact]:
         self._record([PhaseStarted(phase=Phase.PUBLISHING), Progressed(fraction=1.0)])
@@ -187,21 +191,20 @@ class Attempt:
 
     def _check(self) -> None:
         self._keeper.check()
-        if self._keeper.command is Command.CANCEL:
-            raise _Cancelled
-        self._check_pause()
+        self._check_order()
         if self._draining.is_set():
             raise _Drained
 
-    def _check_pause(self) -> None:
-        """A job that is to be paused has a little time to finish its cycle, as only whole cycles are kept."""
-        if self._keeper.command is not Command.PAUSE:
-            self._pause_by = None
+    def _check_order(self) -> None:
+        """A job that is to stop has a little time to finish its cycle, as only whole cycles are kept."""
+        order = self._keeper.order
+        if order.command is Command.CONTINUE:
+            self._asked_to_stop = None
             return
-        if self._pause_by is None:
-            self._pause_by = time.monotonic() + self._settings.pause_grace_s
-        if time.monotonic() >= self._pause_by:
-            raise _Paused
+        if self._asked_to_stop is None:
+            self._asked_to_stop = time.monotonic()
+        if self._has_just_kept or time.monotonic() >= self._asked_to_stop + order.grace_s:
+            raise _Cancelled if order.command is Command.CANCEL else _Paused
 
     def _check_runtime(self) -> None:
         if time.monotonic() > self._deadline:

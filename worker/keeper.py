@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from api.store import leases
 from api.store.database import Database
 from api.store.errors import LeaseLost
-from api.store.leases import Claim, Command
+from api.store.leases import Claim, Command, Order
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class LeaseKeeper:
         on_lost: Called once, from a keeper thread, when the lease is gone: must stop the work at once.
 
     Attributes:
-        command: What the service wanted at the last beat.
+        order: What the service wanted at the last beat.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LeaseKeeper:
         self._deadline = self._deadline_from(time.monotonic())
         self._closed = threading.Event()
         self._lost = threading.Event()
-        self.command = Command.CONTINUE
+        self.order = Order(Command.CONTINUE, grace_s=0.0)
         # Two threads: a beat that hangs in the network must not hide that time has run out.
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._beat, self._watch)]
 
@@ -88,14 +88,14 @@ class LeaseKeeper:
             started = time.monotonic()
             try:
                 with self._database.transaction() as session:
-                    command = leases.heartbeat(session, self._claim, self._lease_s)
+                    order = leases.heartbeat(session, self._claim, self._lease_s)
             except LeaseLost:
                 self._lose("another attempt holds the job, or it has ended")
             except UNREACHABLE:
                 logger.warning("heartbeat of %s failed", self._claim.job_id, exc_info=True)
             else:
                 self._deadline = self._deadline_from(started)
-                self.command = command
+                self.order = order
 
     def _watch(self) -> None:
         while not self._lost.is_set() and not self._closed.wait(min(0.5, self._heartbeat_s)):

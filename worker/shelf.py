@@ -1,19 +1,15 @@
 """Carries an attempt's files between its folder and the storage.
 
-Knows which files of a finished experiment become which artifact. Files are written under
-their content hash first; they count only once the database names them.
+Files are written under their content hash first; they count only once the database names them.
 """
 
-import mimetypes
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from api.store.leases import Claim, NewArtifact
+from api.store.files import NewArtifact, kind_of, media_type_of
+from api.store.leases import Claim
 from api.store.models import ArtifactKind, ManifestFile
 from api.store.storage import Storage, attempt_prefix
-
-MEDIA_TYPES = {".safetensors": "application/octet-stream", ".jsonl": "application/jsonl", ".log": "text/plain"}
-KINDS = {"result.json": ArtifactKind.RESULT, "metrics.jsonl": ArtifactKind.METRICS}
 
 
 class Shelf:
@@ -45,13 +41,13 @@ class Shelf:
 
     def store_output(self, output: Path, log: Path) -> list[NewArtifact]:
         """Store everything a reader of the finished job may download."""
-        published = [path for path in _files(output) if _kind(path.relative_to(output)) is not None]
-        artifacts = [self._artifact(path, path.relative_to(output)) for path in published]
-        return [*artifacts, self._artifact(log, Path(log.name))]
+        names = [path.relative_to(output) for path in _files(output)]
+        kinds = [(name, kind_of(name.as_posix())) for name in names]
+        artifacts = [self._artifact(output / name, name, kind) for name, kind in kinds if kind is not None]
+        return [*artifacts, self._artifact(log, Path(log.name), ArtifactKind.LOG)]
 
-    def _artifact(self, path: Path, name: Path) -> NewArtifact:
-        kind = _kind(name) or ArtifactKind.LOG
-        return NewArtifact(kind=kind, media_type=_media_type(name), **self._store(path, name))
+    def _artifact(self, path: Path, name: Path, kind: ArtifactKind) -> NewArtifact:
+        return NewArtifact(kind=kind, media_type=media_type_of(name.as_posix()), **self._store(path, name))
 
     def _store(self, path: Path, name: Path) -> ManifestFile:
         self._check()
@@ -61,14 +57,3 @@ class Shelf:
 
 def _files(directory: Path) -> Iterable[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file())
-
-
-def _kind(name: Path) -> ArtifactKind | None:
-    """The kind by place: `checkpoint/…`, `plots/…`, `result.json`, `metrics.jsonl`; others stay unpublished."""
-    if len(name.parts) == 1:
-        return KINDS.get(name.name)
-    return {"checkpoint": ArtifactKind.CHECKPOINT, "plots": ArtifactKind.PLOT}.get(name.parts[0])
-
-
-def _media_type(name: Path) -> str:
-    return MEDIA_TYPES.get(name.suffix) or mimetypes.guess_type(name.name)[0] or "application/octet-stream"

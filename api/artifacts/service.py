@@ -8,17 +8,18 @@ from sqlalchemy.orm import Session
 from api.artifacts import tar
 from api.artifacts.schemas import ArtifactList, ArtifactView
 from api.auth import Principal
-from api.refusals import JobNotFinished
-from api.store import jobs as store
+from api.refusals import NoCheckpoint
+from api.store import files
+from api.store.jobs import get_job
 from api.store.models import Artifact, ArtifactKind
-from api.store.states import State
+from api.store.states import is_terminal
 from api.store.storage import Storage
 
 
 def of_job(session: Session, caller: Principal, job_id: str) -> ArtifactList:
     """Every file of a job."""
-    job = store.get_job(session, caller.tenant, job_id)
-    return ArtifactList(data=[ArtifactView.of(artifact) for artifact in store.list_artifacts(session, job.id)])
+    job = get_job(session, caller.tenant, job_id)
+    return ArtifactList(data=[ArtifactView.of(artifact) for artifact in files.list_artifacts(session, job.id)])
 
 
 def find(session: Session, caller: Principal, artifact_id: str, *, storage: Storage) -> Artifact:
@@ -28,22 +29,23 @@ def find(session: Session, caller: Principal, artifact_id: str, *, storage: Stor
         ArtifactNotFound: No such file, or somebody else's.
         ObjectMissing: The storage has lost it; asked now, while it can still be said.
     """
-    artifact = store.get_artifact(session, caller.tenant, artifact_id)
+    artifact = files.get_artifact(session, caller.tenant, artifact_id)
     storage.head(artifact.storage_key)
     return artifact
 
 
 def checkpoint(session: Session, caller: Principal, job_id: str, *, storage: Storage) -> list[tar.Member]:
-    """The pruned model's files, named relative to their folder.
+    """The pruned model's files, named relative to their folder; without success, as its last kept cycle left it.
 
     Raises:
-        JobNotFinished: The job has not succeeded.
+        NoCheckpoint: The job has not ended, or ended before it had kept a cycle.
     """
-    job = store.get_job(session, caller.tenant, job_id)
-    if job.state != State.SUCCEEDED:
-        raise JobNotFinished(f"The job is {job.state}; only a succeeded job has a checkpoint.")
-    artifacts = store.list_artifacts(session, job.id)
-    return [_member(artifact, storage) for artifact in artifacts if artifact.kind == ArtifactKind.CHECKPOINT]
+    job = get_job(session, caller.tenant, job_id)
+    published = [a for a in files.list_artifacts(session, job.id) if a.kind == ArtifactKind.CHECKPOINT]
+    if not published:
+        kept = "has not ended yet" if not is_terminal(job.state) else "ended before it had kept a cycle"
+        raise NoCheckpoint(f"The job is {job.state}: it {kept}.")
+    return [_member(artifact, storage) for artifact in published]
 
 
 def _member(artifact: Artifact, storage: Storage) -> tar.Member:

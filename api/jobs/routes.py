@@ -17,6 +17,7 @@ from api.jobs.documents import REQUEST_BODY, Document
 from api.jobs.schemas import AttemptList, EventPage, JobPage, JobView, MetricSeries, Verdict
 from api.parameters import JobId
 from api.resources import ReadSession, Shared, WriteSession
+from api.settings import LONGEST_GRACE_S
 from api.store.jobs import JobFilter
 from api.store.states import State
 
@@ -28,6 +29,14 @@ BODY_PROBLEMS = responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPP
 NOT_FOUND = responses(HTTPStatus.NOT_FOUND)
 IdempotencyKey = Annotated[
     str | None, Header(description="The same key and request give the same job again.", pattern=r"^[!-~]{1,255}$")
+]
+Grace = Annotated[
+    float | None,
+    Query(
+        description="Seconds that a running job gets to finish its cycle; as configured without.",
+        ge=0,
+        le=LONGEST_GRACE_S,
+    ),
 ]
 ASKED: dict[str, Any] = {
     "status_code": HTTPStatus.ACCEPTED,
@@ -137,15 +146,36 @@ async def show(
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", **ASKED)
-def cancel(job_id: JobId, caller: Caller, session: WriteSession, response: Response) -> JobView:
-    """A job that no worker holds is cancelled at once; a running one is `cancelling` until its worker has stopped."""
-    return _answer(response, service.cancel(session, caller, job_id))
+def cancel(
+    *,
+    job_id: JobId,
+    caller: Caller,
+    session: WriteSession,
+    resources: Shared,
+    response: Response,
+    grace_s: Grace = None,
+) -> JobView:
+    """A job that no worker holds is cancelled at once; a running one is `cancelling` until its worker has stopped.
+
+    What its last whole cycle left can then be downloaded. Asked again, the shorter grace counts.
+    """
+    grace_s = resources.settings.grace_s if grace_s is None else grace_s
+    return _answer(response, service.cancel(session, caller, job_id, grace_s=grace_s))
 
 
 @router.post("/{job_id}/pause", summary="Pause a job", **ASKED)
-def pause(job_id: JobId, caller: Caller, session: WriteSession, response: Response) -> JobView:
+def pause(
+    *,
+    job_id: JobId,
+    caller: Caller,
+    session: WriteSession,
+    resources: Shared,
+    response: Response,
+    grace_s: Grace = None,
+) -> JobView:
     """A queued job is paused at once; a running one is `pausing` until its cycle is done or its grace is over."""
-    return _answer(response, service.pause(session, caller, job_id))
+    grace_s = resources.settings.grace_s if grace_s is None else grace_s
+    return _answer(response, service.pause(session, caller, job_id, grace_s=grace_s))
 
 
 @router.post("/{job_id}/resume", summary="Resume a paused job", **ASKED)

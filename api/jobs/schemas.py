@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from api.artifacts.schemas import ArtifactView
 from api.errors import ProblemField
 from api.store.models import Artifact, Attempt, Job, JobEvent, Metric, Outcome
-from api.store.states import State
+from api.store.states import State, is_terminal
 from sentinel.spec import Spec
 
 
@@ -51,13 +51,16 @@ class JobSummary(_View):
     state: State
     phase: str | None = Field(description="What a running job is doing.")
     cycle: int | None = Field(description="The latest cycle, from 1.")
+    kept_cycle: int | None = Field(description="The latest cycle whose state is kept, behind which a run can go on.")
     progress: float = Field(description="Share that is done, 0 to 1.")
     attempt: int = Field(description="Tries so far.")
     max_attempts: int
     priority: int = Field(description="Higher runs first.")
     not_before: datetime = Field(description="When a queued job may start; later after an attempt that failed.")
     error: FailureView | None = Field(description="Why the job failed.")
-    checkpoint_uri: str | None = Field(description="The pruned model as a tar, once the job has succeeded.")
+    checkpoint_uri: str | None = Field(
+        description="The pruned model as a tar, once the job has ended; without success, as its kept cycle left it."
+    )
     request_id: str | None = Field(description="Of the request that made the job.")
     created_at: datetime
     started_at: datetime | None
@@ -72,7 +75,8 @@ class JobSummary(_View):
         here = f"/v1/jobs/{job.id}"
         parts = ("events", "metrics", "attempts", "artifacts", "pause", "resume", "cancel", "retry")
         links = JobLinks(self=here, **{part: f"{here}/{part}" for part in parts})
-        checkpoint_uri = f"{here}/checkpoint" if job.state == State.SUCCEEDED else None
+        readable = job.state == State.SUCCEEDED or (is_terminal(job.state) and job.kept_cycle is not None)
+        checkpoint_uri = f"{here}/checkpoint" if readable else None
         return cls.model_validate({**columns, "links": links, "checkpoint_uri": checkpoint_uri, **more})
 
 
@@ -81,7 +85,7 @@ class JobView(JobSummary):
 
     spec: dict[str, Any] = Field(description="The resolved spec: every default filled in.")
     result: dict[str, Any] | None = Field(description="Before/after metrics, once the job has succeeded.")
-    artifacts: list[ArtifactView] = Field(description="Its files, once the job has succeeded.")
+    artifacts: list[ArtifactView] = Field(description="Its files, once the job has ended.")
 
     @classmethod
     def whole(cls, job: Job, artifacts: Sequence[Artifact]) -> Self:

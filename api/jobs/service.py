@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
@@ -30,6 +31,7 @@ from api.refusals import CursorInvalid
 from api.settings import Settings
 from api.store import jobs as store
 from api.store.errors import InvalidTransition
+from api.store.files import list_artifacts
 from api.store.jobs import JobFilter
 from api.store.models import Job
 from api.store.states import State
@@ -134,7 +136,7 @@ def show(session: Session, caller: Principal, job_id: str) -> Shown:
 
 
 def _show(session: Session, job: Job) -> Shown:
-    return Shown(JobView.whole(job, store.list_artifacts(session, job.id)), job.version)
+    return Shown(JobView.whole(job, list_artifacts(session, job.id)), job.version)
 
 
 def page(session: Session, caller: Principal, wanted: JobFilter, *, limit: int, cursor: str | None) -> JobPage:
@@ -167,22 +169,24 @@ def _position(cursor: str) -> str:
     return job_id
 
 
-def cancel(session: Session, caller: Principal, job_id: str) -> Written:
-    """End a job without a result. `already` when it had been cancelled before.
+def cancel(session: Session, caller: Principal, job_id: str, *, grace_s: float) -> Written:
+    """End a job without a result, a running one within `grace_s`. `already` when it had been cancelled before.
 
     Raises:
         InvalidTransition: The job has succeeded or failed.
     """
-    return _ask(session, caller, job_id, store.request_cancel, under_way={State.CANCELLING}, done={State.CANCELLED})
+    request = partial(store.request_cancel, grace_s=grace_s)
+    return _ask(session, caller, job_id, request, under_way=set(), done={State.CANCELLED})
 
 
-def pause(session: Session, caller: Principal, job_id: str) -> Written:
-    """Put a job aside. `already` when it is paused.
+def pause(session: Session, caller: Principal, job_id: str, *, grace_s: float) -> Written:
+    """Put a job aside, a running one within `grace_s`. `already` when it is paused.
 
     Raises:
         InvalidTransition: The job is being cancelled or has ended.
     """
-    return _ask(session, caller, job_id, store.request_pause, under_way={State.PAUSING}, done={State.PAUSED})
+    request = partial(store.request_pause, grace_s=grace_s)
+    return _ask(session, caller, job_id, request, under_way={State.PAUSING}, done={State.PAUSED})
 
 
 def resume(session: Session, caller: Principal, job_id: str) -> Written:

@@ -14,9 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
-from api.store.errors import ArtifactNotFound, IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
-from api.store.models import Artifact, Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
-from api.store.states import LEASED, State, allowed_from, is_terminal
+from api.store.errors import IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
+from api.store.files import newest_checkpoint, publish_last_cycle
+from api.store.models import Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
+from api.store.states import LEASED, TRANSITIONS, State, allowed_from, is_terminal
 from api.store.transitions import add_event, lock_job, move
 
 
@@ -118,13 +119,8 @@ def retry_job(
     if kept is not None:
         # Token 0 is before every claim. The files stay where the parent stored them.
         session.add(Checkpoint(job_id=accepted.job.id, cycle=kept.cycle, token=0, manifest=kept.manifest))
+        accepted.job.kept_cycle = parent.kept_cycle
     return accepted
-
-
-def newest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
-    """The state from which a job would go on."""
-    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
-    return session.scalar(query.order_by(Checkpoint.cycle.desc(), Checkpoint.token.desc()).limit(1))
 
 
 def _insert(session: Session, job: Job, idempotency: tuple[str, str] | None) -> None:
@@ -186,28 +182,37 @@ def list_jobs(
     return session.scalars(select(Job).where(Job.tenant == tenant, *asked).order_by(Job.id.desc()).limit(limit)).all()
 
 
-def request_cancel(session: Session, tenant: str, job_id: str) -> Job:
-    """Cancel at once what no worker holds; ask the worker of a running job to stop.
+def request_cancel(session: Session, tenant: str, job_id: str, *, grace_s: float) -> Job:
+    """Cancel at once what no worker holds; ask the worker of a running job to stop within `grace_s`.
+
+    Asked again while the worker stops, the shorter grace counts.
 
     Raises:
         JobNotFound: As in `get_job`.
-        InvalidTransition: The job is already being cancelled or has ended.
+        InvalidTransition: The job has ended.
     """
     job = _lock_own(session, tenant, job_id)
+    if job.state == State.CANCELLING:
+        job.grace_s = grace_s if job.grace_s is None else min(job.grace_s, grace_s)
+        return job
     if job.state in LEASED:
-        return move(session, job, State.CANCELLING, reason="cancel requested")
+        return move(session, job, State.CANCELLING, reason="cancel requested", grace_s=grace_s)
+    if State.CANCELLED in TRANSITIONS[job.state]:
+        publish_last_cycle(session, job.id)
     return move(session, job, State.CANCELLED, reason="cancel requested", finished_at=db_now())
 
 
-def request_pause(session: Session, tenant: str, job_id: str) -> Job:
-    """Put aside at once what no worker holds; ask the worker of a running job to stop.
+def request_pause(session: Session, tenant: str, job_id: str, *, grace_s: float) -> Job:
+    """Put aside at once what no worker holds; ask the worker of a running job to stop within `grace_s`.
 
     Raises:
         JobNotFound: As in `get_job`.
         InvalidTransition: The job is paused, is stopping or has ended.
     """
     job = _lock_own(session, tenant, job_id)
-    return move(session, job, State.PAUSING if job.state in LEASED else State.PAUSED, reason="pause requested")
+    if job.state in LEASED:
+        return move(session, job, State.PAUSING, reason="pause requested", grace_s=grace_s)
+    return move(session, job, State.PAUSED, reason="pause requested")
 
 
 def request_resume(session: Session, tenant: str, job_id: str) -> Job:
@@ -255,21 +260,3 @@ def list_metrics(session: Session, job_id: str, *, name: str | None = None) -> S
 def list_attempts(session: Session, job_id: str) -> Sequence[Attempt]:
     """Tries in order."""
     return session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.token)).all()
-
-
-def list_artifacts(session: Session, job_id: str) -> Sequence[Artifact]:
-    """Published files by path."""
-    return session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.path)).all()
-
-
-def get_artifact(session: Session, tenant: str, artifact_id: str) -> Artifact:
-    """One published file.
-
-    Raises:
-        ArtifactNotFound: It does not exist, or belongs to somebody else's job.
-    """
-    query = select(Artifact).join(Job, Job.id == Artifact.job_id)
-    artifact = session.scalar(query.where(Artifact.id == artifact_id, Job.tenant == tenant))
-    if artifact is None:
-        raise ArtifactNotFound(artifact_id)
-    return artifact

@@ -7,26 +7,15 @@ database's clock alone. Knows nothing of processes, queues or HTTP.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.errors import LeaseLost, WorkerLost
-from api.store.jobs import newest_checkpoint
-from api.store.models import (
-    Artifact,
-    ArtifactKind,
-    Attempt,
-    Checkpoint,
-    Job,
-    Json,
-    ManifestFile,
-    Metric,
-    Outcome,
-    new_id,
-)
+from api.store.files import NewArtifact, newest_checkpoint, publish, publish_last_cycle
+from api.store.models import Attempt, Checkpoint, Job, Json, ManifestFile, Metric, Outcome
 from api.store.states import LEASED, State, is_terminal
 from api.store.transitions import add_event, lock_job, move
 from sentinel.events import MessageLogged, MetricRecorded, PhaseStarted, Progressed
@@ -39,11 +28,18 @@ LONGEST_BACKOFF_S = 300.0  # after a lost worker: 1, 2, 4, … seconds, at most 
 
 
 class Command(StrEnum):
-    """What the service wants of a worker, told in the reply to its heartbeat."""
+    """What a worker should do with its job."""
 
     CONTINUE = "continue"
     PAUSE = "pause"
     CANCEL = "cancel"
+
+
+class Order(NamedTuple):
+    """What the service wants of a worker, told in the reply to its heartbeat: the job may go on for `grace_s`."""
+
+    command: Command
+    grace_s: float
 
 
 COMMANDS = {State.RUNNING: Command.CONTINUE, State.PAUSING: Command.PAUSE, State.CANCELLING: Command.CANCEL}
@@ -70,18 +66,6 @@ class Claim:
     attempt: int
     spec: Json
     resume: tuple[ManifestFile, ...] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewArtifact:
-    """A stored file that is to be published with the result; fields as in `Artifact`."""
-
-    kind: ArtifactKind
-    path: str
-    sha256: str
-    bytes: int
-    media_type: str
-    storage_key: str
 
 
 def claim_next(session: Session, *, worker: str, lease_s: float) -> Claim | None:
@@ -113,14 +97,14 @@ def claim_next(session: Session, *, worker: str, lease_s: float) -> Claim | None
     return Claim(job_id=job.id, token=job.lease_token, attempt=job.attempt, spec=job.spec, resume=resume)
 
 
-def heartbeat(session: Session, claim: Claim, lease_s: float) -> Command:
+def heartbeat(session: Session, claim: Claim, lease_s: float) -> Order:
     """Keep the lease for `lease_s` more seconds and hear what the service wants.
 
     Raises:
         LeaseLost: Another claim or the reconciler has taken the job.
     """
     job = _update_leased(session, claim, lease_expires_at=db_now(lease_s))
-    return COMMANDS[job.state]
+    return Order(COMMANDS[job.state], grace_s=job.grace_s or 0.0)
 
 
 def record_events(session: Session, claim: Claim, events: Sequence[Recordable]) -> None:
@@ -161,7 +145,8 @@ def record_checkpoint(session: Session, claim: Claim, cycle: int, manifest: Sequ
     Raises:
         LeaseLost: As in `heartbeat`.
     """
-    job = _update_leased(session, claim, last_seq=Job.last_seq + 1, version=Job.version + 1, updated_at=db_now())
+    now = {"last_seq": Job.last_seq + 1, "version": Job.version + 1, "updated_at": db_now()}
+    job = _update_leased(session, claim, kept_cycle=cycle, **now)
     add_event(session, job, job.last_seq, "checkpoint", {"cycle": cycle})
     session.add(Checkpoint(job_id=claim.job_id, cycle=cycle, token=claim.token, manifest=list(manifest)))
 
@@ -173,9 +158,7 @@ def succeed(session: Session, claim: Claim, result: Json, artifacts: Sequence[Ne
         LeaseLost: As in `heartbeat`; nothing is published.
     """
     job = _leased(session, claim)
-    session.add_all(
-        Artifact(id=new_id("art"), job_id=claim.job_id, token=claim.token, **vars(artifact)) for artifact in artifacts
-    )
+    publish(session, claim.job_id, claim.token, artifacts)
     _leave(session, job, State.SUCCEEDED, Outcome.SUCCEEDED, reason="done", result=result, progress=1.0)
 
 
@@ -267,6 +250,8 @@ def _leave(
         values["finished_at"] = db_now()
     if to == State.FAILED:
         values["error"] = error
+    if to in (State.FAILED, State.CANCELLED):
+        publish_last_cycle(session, job.id)
     return move(session, job, to, reason=reason, phase=None, lease_owner=None, lease_expires_at=None, **values)
 
 

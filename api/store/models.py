@@ -96,7 +96,8 @@ class Job(Base):
 
     `parent_id` is the job that this one tries again, which may be gone;
     `version` goes up with every change that a reader can see; `attempt` counts the tries charged to the job;
-    `lease_token` goes up at every claim and fences the writes of earlier claims; `last_seq` is the newest event's seq.
+    `lease_token` goes up at every claim and fences the writes of earlier claims; `last_seq` is the newest event's seq;
+    `kept_cycle` is the last one whose state is kept; `grace_s` is how long a job that is to stop may go on.
     """
 
     __tablename__ = "jobs"
@@ -118,6 +119,8 @@ class Job(Base):
     lease_owner: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
+    grace_s: Mapped[float | None]
+    kept_cycle: Mapped[int | None]
     last_seq: Mapped[int] = mapped_column(default=0)
     result: Mapped[Json | None]
     error: Mapped[Json | None]

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 
 from sentinel.models.adaptive.gates import Gates
 from sentinel.models.loaders.load import load_model
+from sentinel.models.loaders.weights import load_weights
 from sentinel.models.optimized.export import export
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.result import Result
 from sentinel.spec import PathModel, parse_spec
-from sentinel.utils.checkpoints.cycle_state import load_state, load_weights
+from sentinel.utils.checkpoints.cycle_state import load_state
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 STORIES_260K = SHARED / "models" / "stories260K"
@@ -136,7 +137,7 @@ def test_a_real_model_is_exact_under_the_laws(tmp_path, spec_file, allocation, f
         state_folder = tmp_path / "out" / "state" / "cycle-0003"
         state = load_state(state_folder, parse_spec(spec))
         module = PruningModule(dense, family, kept=state.kept)
-        load_weights(state_folder, module.model)
+        load_weights(state_folder / "checkpoint", module.model)
         logits = module.model(input_ids=tokens).logits
     masked = {"form": "masked", "dtype": "float32", "kept": module.kept, "directory": tmp_path / "masked"}
     export(module.model, tokenizer, family=family, **masked)

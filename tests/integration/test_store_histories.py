@@ -7,14 +7,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
 
-from api.store import jobs, leases
+from api.store import files, jobs, leases
 from api.store.database import db_now
 from api.store.errors import InvalidTransition, LeaseLost
+from api.store.files import NewArtifact
 from api.store.models import Artifact, ArtifactKind, Attempt, Job
 from api.store.states import LEASED, TRANSITIONS, State, is_terminal
 from sentinel.events import MetricRecorded, Progressed
 
 FILE = {"sha256": "0" * 64, "bytes": 1, "media_type": "text/plain", "storage_key": "k"}
+KEPT = {"path": "checkpoint/config.json", "sha256": "0" * 64, "bytes": 1, "storage_key": "k"}
 ERROR = {"code": "x", "fault": "service", "message": "Something broke.", "next_step": "Look."}
 
 
@@ -38,10 +40,10 @@ class Life:
         leases.reconcile(session)
 
     def cancel(self, session, _):
-        jobs.request_cancel(session, "ann", self.job_id)
+        jobs.request_cancel(session, "ann", self.job_id, grace_s=30)
 
     def pause(self, session, _):
-        jobs.request_pause(session, "ann", self.job_id)
+        jobs.request_pause(session, "ann", self.job_id, grace_s=30)
 
     def resume(self, session, _):
         jobs.request_resume(session, "ann", self.job_id)
@@ -50,10 +52,10 @@ class Life:
         claim = self.claims[which % len(self.claims)]
         leases.heartbeat(session, claim, 60)
         leases.record_events(session, claim, [Progressed(fraction=0.5), MetricRecorded(name="loss", value=1, step=1)])
-        leases.record_checkpoint(session, claim, session.get(Job, self.job_id).last_seq, [])
+        leases.record_checkpoint(session, claim, session.get(Job, self.job_id).last_seq, [KEPT])
 
     def succeed(self, session, which):
-        artifact = leases.NewArtifact(kind=ArtifactKind.LOG, path="log.txt", **FILE)
+        artifact = NewArtifact(kind=ArtifactKind.LOG, path="log.txt", **FILE)
         leases.succeed(session, self.claims[which % len(self.claims)], {}, [artifact])
 
     def fail(self, session, which):
@@ -92,17 +94,20 @@ def read(database, life):
         events = jobs.list_events(session, life.job_id, limit=1000)
         open_attempts = session.scalars(select(Attempt.token).where(Attempt.finished_at.is_(None))).all()
         artifacts = session.scalars(select(Artifact.token)).all()
-    return job, events, open_attempts, artifacts
+        kept = files.newest_checkpoint(session, life.job_id)
+    return job, events, open_attempts, artifacts, kept
 
 
 def check_change(before, after):
-    job, events, open_attempts, artifacts = after
+    job, events, open_attempts, artifacts, kept = after
     assert [event.seq for event in events] == list(range(1, job.last_seq + 1))
     steps = [(event.data["from"], event.data["to"]) for event in events if event.type == "state"]
     assert all(later[0] == earlier[1] and later[1] in TRANSITIONS[later[0]] for earlier, later in pairwise(steps))
     assert steps[-1][1] == job.state
     assert open_attempts == ([job.lease_token] if job.state in LEASED else [])
-    assert artifacts == ([job.lease_token] if job.state == State.SUCCEEDED else [])
+    assert job.kept_cycle == (kept and kept.cycle)
+    left = [kept.token] if kept and is_terminal(job.state) else []
+    assert artifacts == ([job.lease_token] if job.state == State.SUCCEEDED else left)
     assert (job.finished_at is not None) == is_terminal(job.state)
     assert (job.error is not None) == (job.state == State.FAILED)
     assert job.attempt <= job.max_attempts

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from api.store import jobs, leases
+from api.store import files, jobs, leases
 from api.store.errors import ArtifactNotFound, IdempotencyMismatch, InvalidTransition, JobNotFound
+from api.store.files import NewArtifact
 from api.store.models import ArtifactKind, Job, JobEvent
 from api.store.states import State
 
@@ -84,7 +85,7 @@ def test_a_number_that_json_lacks_is_refused_at_once(database):
 def test_somebody_elses_job_does_not_exist(database):
     job, _ = accept(database)
     with database.transaction() as session:
-        for read in (jobs.get_job, jobs.request_cancel):
+        for read in (jobs.get_job, jobs.request_resume):
             with pytest.raises(JobNotFound):
                 read(session, "bob", job.id)
             with pytest.raises(JobNotFound):
@@ -106,7 +107,7 @@ def test_pages_are_newest_first_and_stay_put(database):
 def test_filters(database):
     old, new = accept(database, name="old").job, accept(database, name="new").job
     with database.transaction() as session:
-        jobs.request_cancel(session, "ann", old.id)
+        jobs.request_cancel(session, "ann", old.id, grace_s=30)
         session.execute(update(Job).where(Job.id == new.id).values(created_at=new.created_at + timedelta(hours=1)))
 
     def found(**filters):
@@ -123,7 +124,7 @@ def test_filters(database):
 def test_cancelling_a_queued_job_ends_it(database):
     job, _ = accept(database)
     with database.transaction() as session:
-        cancelled = jobs.request_cancel(session, "ann", job.id)
+        cancelled = jobs.request_cancel(session, "ann", job.id, grace_s=30)
     assert (cancelled.state, cancelled.version) == (State.CANCELLED, 2)
     assert cancelled.finished_at is not None
     with database.transaction() as session:
@@ -135,9 +136,9 @@ def test_cancelling_a_running_job_asks_its_worker(database):
     with database.transaction() as session:
         leases.claim_next(session, worker="w", lease_s=60)
     with database.transaction() as session:
-        assert jobs.request_cancel(session, "ann", job.id).state == State.CANCELLING
+        assert jobs.request_cancel(session, "ann", job.id, grace_s=30).state == State.CANCELLING
     with database.transaction() as session, pytest.raises(InvalidTransition) as refused:
-        jobs.request_cancel(session, "ann", job.id)
+        jobs.request_pause(session, "ann", job.id, grace_s=30)
     assert refused.value.allowed == ["cancelled", "failed", "succeeded"]
 
 
@@ -145,7 +146,7 @@ def test_cancelling_an_ended_job_is_refused(database):
     job, _ = accept(database)
     succeed(database)
     with database.transaction() as session, pytest.raises(InvalidTransition) as refused:
-        jobs.request_cancel(session, "ann", job.id)
+        jobs.request_cancel(session, "ann", job.id, grace_s=30)
     assert (refused.value.state, refused.value.allowed) == (State.SUCCEEDED, [])
 
 
@@ -174,20 +175,20 @@ def test_artifacts_are_seen_by_their_tenant_only(database):
     job, _ = accept(database)
     file = {"sha256": "0" * 64, "bytes": 2**33, "storage_key": "k"}
     kinds = [(ArtifactKind.RESULT, "result.json"), (ArtifactKind.CHECKPOINT, "checkpoint/config.json")]
-    succeed(database, [leases.NewArtifact(kind=kind, path=path, media_type="m", **file) for kind, path in kinds])
+    succeed(database, [NewArtifact(kind=kind, path=path, media_type="m", **file) for kind, path in kinds])
     with database.reading() as session:
-        listed = jobs.list_artifacts(session, job.id)
+        listed = files.list_artifacts(session, job.id)
         assert [artifact.path for artifact in listed] == ["checkpoint/config.json", "result.json"]
-        assert jobs.get_artifact(session, "ann", listed[0].id).bytes == 2**33
+        assert files.get_artifact(session, "ann", listed[0].id).bytes == 2**33
         with pytest.raises(ArtifactNotFound):
-            jobs.get_artifact(session, "bob", listed[0].id)
+            files.get_artifact(session, "bob", listed[0].id)
         with pytest.raises(ArtifactNotFound):
-            jobs.get_artifact(session, "ann", "art_0")
+            files.get_artifact(session, "ann", "art_0")
 
 
 def test_readers_do_not_wait_for_a_writer(database):
     job, _ = accept(database)
     with database.transaction() as writer:
-        jobs.request_cancel(writer, "ann", job.id)
+        jobs.request_cancel(writer, "ann", job.id, grace_s=30)
         with database.reading() as reader:
             assert jobs.get_job(reader, "ann", job.id).state == State.QUEUED

@@ -10,10 +10,11 @@ from threading import Barrier
 import pytest
 from sqlalchemy import func, select, update
 
-from api.store import jobs, leases
+from api.store import files, jobs, leases
 from api.store.database import db_now
 from api.store.errors import InvalidTransition, LeaseLost
-from api.store.leases import Command, NewArtifact
+from api.store.files import NewArtifact
+from api.store.leases import Command
 from api.store.models import Artifact, ArtifactKind, Checkpoint, Job, JobEvent, Metric, Outcome
 from api.store.states import State
 from sentinel.events import MessageLogged, MetricRecorded, Phase, PhaseStarted, Progressed
@@ -134,18 +135,18 @@ def test_a_job_succeeds_with_everything_it_said(database):
     assert [event.token for event in events] == [None, 1, 1, 1, 1, 1, 1]
     assert states == ["queued", "running", "succeeded"]
     with database.reading() as session:
-        (artifact,) = jobs.list_artifacts(session, job_id)
+        (artifact,) = files.list_artifacts(session, job_id)
     assert (artifact.token, artifact.kind, artifact.path) == (1, ArtifactKind.RESULT, "result.json")
 
 
 def test_a_heartbeat_keeps_the_lease_and_brings_the_cancel(database):
     job_id = accept(database)
     taken = claim(database, lease_s=-1)
-    assert write(database, leases.heartbeat, taken, 60) == Command.CONTINUE
+    assert write(database, leases.heartbeat, taken, 60).command == Command.CONTINUE
     assert write(database, leases.reconcile) == []
     before = read(database, job_id).version
-    write(database, jobs.request_cancel, "ann", job_id)
-    assert write(database, leases.heartbeat, taken, 60) == Command.CANCEL
+    write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
+    assert write(database, leases.heartbeat, taken, 60) == (Command.CANCEL, 30)
     assert read(database, job_id).version == before + 1
     write(database, leases.finish_cancel, taken)
     assert read(database, job_id).state == State.CANCELLED
@@ -153,11 +154,66 @@ def test_a_heartbeat_keeps_the_lease_and_brings_the_cancel(database):
     assert history(database, job_id)[1] == ["queued", "running", "cancelling", "cancelled"]
 
 
+def test_a_cancel_can_be_hastened_but_not_slowed(database):
+    job_id = accept(database)
+    taken = claim(database)
+    for grace_s, counts in ((30, 30), (2.5, 2.5), (60, 2.5)):
+        assert write(database, jobs.request_cancel, "ann", job_id, grace_s=grace_s).state == State.CANCELLING
+        assert write(database, leases.heartbeat, taken, 60) == (Command.CANCEL, counts)
+    assert history(database, job_id)[1] == ["queued", "running", "cancelling"]
+
+
+KEPT = [
+    {"path": "state.json", "sha256": "0" * 64, "bytes": 3, "storage_key": "k0"},
+    {"path": "metrics.jsonl", "sha256": "1" * 64, "bytes": 4, "storage_key": "k1"},
+    {"path": "checkpoint/config.json", "sha256": "2" * 64, "bytes": 5, "storage_key": "k2"},
+]
+
+
+def cancel_by_worker(database, job_id, taken):
+    write(database, jobs.request_cancel, "ann", job_id, grace_s=0)
+    write(database, leases.finish_cancel, taken)
+
+
+def cancel_when_paused(database, job_id, taken):
+    write(database, jobs.request_pause, "ann", job_id, grace_s=0)
+    write(database, leases.release, taken, "pause")
+    write(database, jobs.request_cancel, "ann", job_id, grace_s=0)
+
+
+def fail(database, job_id, taken):
+    write(database, leases.fail, taken, ERROR, retry=False)
+
+
+def lose_the_worker(database, job_id, taken):
+    write(database, leases.heartbeat, taken, -1)
+    write(database, leases.reconcile)
+
+
+@pytest.mark.parametrize("end", [cancel_by_worker, cancel_when_paused, fail, lose_the_worker])
+def test_a_job_that_ends_without_a_result_leaves_its_last_cycle_to_its_readers(database, end):
+    job_id = accept(database, max_attempts=1)
+    taken = claim(database)
+    for cycle in (1, 2):
+        state = [file | {"storage_key": f"{file['storage_key']}/{cycle}"} for file in KEPT]
+        write(database, leases.record_checkpoint, taken, cycle, state)
+    with database.reading() as session:
+        assert files.list_artifacts(session, job_id) == []
+    end(database, job_id, taken)
+    with database.reading() as session:
+        left = files.list_artifacts(session, job_id)
+    assert [(file.path, file.kind, file.storage_key, file.token) for file in left] == [
+        ("checkpoint/config.json", ArtifactKind.CHECKPOINT, "k2/2", taken.token),
+        ("metrics.jsonl", ArtifactKind.METRICS, "k1/2", taken.token),
+    ]
+    assert read(database, job_id).kept_cycle == 2
+
+
 def test_a_pause_is_heard_and_resumed_behind_what_was_kept(database):
     job_id = accept(database)
     taken = claim(database)
-    write(database, jobs.request_pause, "ann", job_id)
-    assert write(database, leases.heartbeat, taken, 60) == Command.PAUSE
+    write(database, jobs.request_pause, "ann", job_id, grace_s=30)
+    assert write(database, leases.heartbeat, taken, 60) == (Command.PAUSE, 30)
     write(database, leases.record_checkpoint, taken, 1, MANIFEST)
     write(database, leases.release, taken, "pause")
     job = read(database, job_id)
@@ -174,9 +230,9 @@ def test_a_pause_is_heard_and_resumed_behind_what_was_kept(database):
 def test_a_pause_can_be_taken_back_before_and_after_the_worker_stops(database):
     job_id = accept(database)
     taken = claim(database)
-    write(database, jobs.request_pause, "ann", job_id)
+    write(database, jobs.request_pause, "ann", job_id, grace_s=30)
     write(database, jobs.request_resume, "ann", job_id)
-    assert write(database, leases.heartbeat, taken, 60) == Command.CONTINUE
+    assert write(database, leases.heartbeat, taken, 60).command == Command.CONTINUE
     write(database, leases.release, taken, "pause")
     assert read(database, job_id).state == State.QUEUED
 
@@ -185,19 +241,19 @@ def test_a_pause_can_be_taken_back_before_and_after_the_worker_stops(database):
 def test_a_lost_worker_of_a_job_that_was_to_be_paused_pauses_it_while_attempts_last(database, max_attempts):
     job_id = accept(database, max_attempts=max_attempts)
     claim(database, lease_s=-1)
-    write(database, jobs.request_pause, "ann", job_id)
+    write(database, jobs.request_pause, "ann", job_id, grace_s=30)
     write(database, leases.reconcile)
     assert read(database, job_id).state == (State.PAUSED if max_attempts == 2 else State.FAILED)
 
 
 def test_a_paused_job_can_be_cancelled_and_an_ended_one_not_paused_or_resumed(database):
     job_id = accept(database)
-    write(database, jobs.request_pause, "ann", job_id)
-    write(database, jobs.request_cancel, "ann", job_id)
+    write(database, jobs.request_pause, "ann", job_id, grace_s=30)
+    write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
     assert read(database, job_id).finished_at is not None
-    for request in (jobs.request_pause, jobs.request_resume):
+    for request, options in ((jobs.request_pause, {"grace_s": 0}), (jobs.request_resume, {})):
         with pytest.raises(InvalidTransition, match="allowed: nothing"):
-            write(database, request, "ann", job_id)
+            write(database, request, "ann", job_id, **options)
 
 
 def test_a_lost_worker_gives_way_to_another_that_resumes(database):
@@ -246,7 +302,7 @@ def test_back_off_doubles_until_the_attempts_are_used_up(database):
 def test_a_lost_worker_of_a_cancelled_job_ends_it(database):
     job_id = accept(database)
     claim(database, lease_s=-1)
-    write(database, jobs.request_cancel, "ann", job_id)
+    write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
     write(database, leases.reconcile)
     assert read(database, job_id).state == State.CANCELLED
     assert attempts(database, job_id)[0].outcome == Outcome.WORKER_LOST
@@ -316,7 +372,7 @@ def test_a_released_job_goes_on_elsewhere_without_charge(database):
 def test_a_release_of_a_cancelled_job_ends_it(database):
     job_id = accept(database)
     taken = claim(database)
-    write(database, jobs.request_cancel, "ann", job_id)
+    write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
     write(database, leases.release, taken, "drain")
     assert read(database, job_id).state == State.CANCELLED
 
@@ -342,7 +398,7 @@ def test_a_failure_that_will_not_pass_ends_the_job(database):
 def test_a_failing_job_that_is_cancelled_is_not_tried_again(database):
     job_id = accept(database)
     taken = claim(database)
-    write(database, jobs.request_cancel, "ann", job_id)
+    write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
     assert write(database, leases.fail, taken, ERROR, retry=True) == State.CANCELLED
 
 
@@ -397,7 +453,7 @@ def test_a_cancel_that_races_the_end_leaves_one_end(database):
         def cancel(job_id=job_id, start=start):
             start.wait()
             with suppress(InvalidTransition):
-                write(database, jobs.request_cancel, "ann", job_id)
+                write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
                 return "cancelling"
             return "too late"
 

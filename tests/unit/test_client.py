@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sentinel.client import FolderNotEmpty, JobNotSucceeded, SentinelClient
+from sentinel.client import FolderNotEmpty, NoCheckpoint, SentinelClient
 from sentinel.replies import Job
 from sentinel.transport import ServiceRefused, ServiceUnreachable
 from sentinel.unpacking import DownloadDamaged
@@ -251,7 +251,7 @@ def test_files_are_never_overwritten(client, tmp_path):
 
 def test_a_job_without_a_checkpoint_is_refused(server, client, tmp_path):
     server.script = [reply(JOB | {"state": "failed", "checkpoint_uri": None})]
-    with pytest.raises(JobNotSucceeded):
+    with pytest.raises(NoCheckpoint):
         client.download_checkpoint("job_1", tmp_path / "pruned")
 
 

@@ -1,25 +1,25 @@
-"""The state after a cycle, on disk: weights as safetensors, everything else as JSON. Never pickle.
+"""The state after a cycle, on disk: a checkpoint that any reader can load, everything else as JSON. Never pickle.
 
-A state folder appears complete or not at all: it is written beside its place, then renamed.
+A state folder appears complete or not at all: it is written beside its place, then renamed. What a checkpoint is made
+of is the writer's business.
 """
 
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import safetensors.torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import nn
 
 from sentinel.errors import CheckpointInvalid
 from sentinel.result import CycleRecord
 from sentinel.spec import Spec
 
 STATE_FILE = "state.json"
-WEIGHTS_FILE = "model.safetensors"
 METRICS_FILE = "metrics.jsonl"
+CHECKPOINT_FOLDER = "checkpoint"
 
 
 class CycleState(BaseModel):
@@ -47,16 +47,23 @@ def spec_digest(spec: Spec) -> str:
     return hashlib.sha256(spec.model_dump_json(exclude={"name", "limits"}).encode()).hexdigest()
 
 
-def save_state(folder: Path, state: CycleState, model: nn.Module, metrics: Path) -> None:
-    """Write a state folder: weights, metrics so far, state. Replaces an older one of the same name."""
+def save_state(folder: Path, state: CycleState, metrics: Path, *, write_checkpoint: Callable[[Path], object]) -> None:
+    """Write a state folder: checkpoint, metrics so far, state. Replaces an older one of the same name.
+
+    Args:
+        folder: Where to.
+        state: What the checkpoint does not say.
+        metrics: File of the metrics so far.
+        write_checkpoint: Writes the model into the folder that it is given, which does not exist yet.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    safetensors.torch.save_model(model, str(partial / WEIGHTS_FILE))
+    write_checkpoint(partial / CHECKPOINT_FOLDER)
     shutil.copyfile(metrics, partial / METRICS_FILE)
     (partial / STATE_FILE).write_text(state.model_dump_json(), encoding="utf-8")
-    for file in partial.iterdir():
-        _fsync(file)
+    for path in (*partial.rglob("*"), partial):
+        _fsync(path)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     _fsync(folder.parent)
@@ -75,18 +82,6 @@ def load_state(folder: Path, spec: Spec) -> CycleState:
     if state.spec_sha256 != spec_digest(spec):
         raise CheckpointInvalid(f"The saved state in {folder.name} belongs to another spec.")
     return state
-
-
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Fill a model that already has the state's shapes.
-
-    Raises:
-        CheckpointInvalid: Names or shapes differ, or the file is damaged.
-    """
-    try:
-        safetensors.torch.load_model(model, str(folder / WEIGHTS_FILE), strict=True)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise CheckpointInvalid(f"The saved weights in {folder.name} do not fit the model: {error}") from error
 
 
 def state_folder(root: Path, cycle: int) -> Path:

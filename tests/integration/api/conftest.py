@@ -18,6 +18,7 @@ from api.main import create_app
 from api.settings import Settings
 from api.store import leases
 from api.store.database import Database
+from api.store.files import NewArtifact
 from api.store.keys import create_key
 from api.store.models import ArtifactKind
 from api.store.storage import Storage, attempt_prefix
@@ -96,7 +97,7 @@ class Service:
         source = self.folder / "file"
         source.write_bytes(content)
         stored = Storage(self.settings.storage_uri).put_file(source, attempt_prefix(claim.job_id, claim.token))
-        return leases.NewArtifact(
+        return NewArtifact(
             kind=ArtifactKind.CHECKPOINT if path.startswith("checkpoint/") else ArtifactKind.PLOT,
             path=path,
             sha256=stored.sha256,

@@ -117,7 +117,7 @@ def test_the_checkpoint_is_a_tar_of_the_models_folder(service, job):
 def test_an_unfinished_job_has_no_checkpoint(service):
     job = service.submit()
     answer = service.client.get(f"/v1/jobs/{job['id']}/checkpoint")
-    assert (answer.status_code, answer.json()["code"]) == (409, "job_not_finished")
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_checkpoint")
     assert service.client.get(f"/v1/jobs/{job['id']}/artifacts").json() == {"data": []}
 
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from sqlalchemy import update
 
 from api.settings import Settings
-from api.store import jobs
+from api.store import files, jobs
 from api.store.database import create_database, db_now
 from api.store.models import Job
 from api.store.states import State, is_terminal
+from api.store.storage import Storage
+from sentinel.models.checking.fresh_process import reload_elsewhere
 from sentinel.spec import parse_spec
 from worker.supervisor import Supervisor
 
@@ -56,7 +59,7 @@ class Bench:
         return self.read(jobs.list_attempts, job_id)
 
     def artifacts(self, job_id):
-        return self.read(jobs.list_artifacts, job_id)
+        return self.read(files.list_artifacts, job_id)
 
     def says(self, job_id, text):
         return any(text in event.data.get("text", "") for event in self.events(job_id))
@@ -111,18 +114,38 @@ def test_an_experiment_that_the_user_must_mend_fails_at_once_and_says_so(bench):
     assert bench.artifacts(job_id) == []
 
 
-def test_a_cancel_stops_the_child_and_publishes_nothing(bench, wait_until_gone):
+def test_a_cancel_without_grace_stops_the_child_and_publishes_nothing(bench, wait_until_gone):
     job_id = bench.submit(steps=ENDLESS)
     thread = bench.work()
     bench.wait_for_event(job_id, "metric", name="healing_loss")
     child = bench.busy_runner()
     with bench.database.transaction() as session:
-        jobs.request_cancel(session, "t", job_id)
+        jobs.request_cancel(session, "t", job_id, grace_s=0)
+    began = time.monotonic()
     thread.join(DEADLINE_S)
+    assert time.monotonic() - began < 5
     assert bench.job(job_id).state == State.CANCELLED
     assert bench.attempts(job_id)[0].outcome == "cancelled"
     assert bench.artifacts(job_id) == []
     assert wait_until_gone([child]) == []
+
+
+def test_a_cancelled_job_ends_with_its_cycle_and_leaves_a_model_that_loads(bench, tmp_path):
+    job_id = bench.submit(cycles=2, steps=40)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    with bench.database.transaction() as session:
+        jobs.request_cancel(session, "t", job_id, grace_s=60)
+    thread.join(DEADLINE_S)
+    job = bench.job(job_id)
+    assert (job.state, job.kept_cycle, job.result) == (State.CANCELLED, 1, None)
+    storage = Storage(bench.settings.storage_uri)
+    for file in bench.artifacts(job_id):
+        storage.download(file.storage_key, tmp_path / "job" / file.path, file.sha256)
+    found = reload_elsewhere(tmp_path, torch.arange(4)[None], new_tokens=1, caches=["dynamic"])["job"]
+    assert found.log == []
+    assert found.computed["logits"].isfinite().all()
+    assert (tmp_path / "job" / "metrics.jsonl").stat().st_size > 0
 
 
 def test_a_retry_goes_on_behind_what_a_cancelled_job_kept(bench):
@@ -130,7 +153,7 @@ def test_a_retry_goes_on_behind_what_a_cancelled_job_kept(bench):
     thread = bench.work()
     bench.wait_for_event(parent, "checkpoint", cycle=1)
     with bench.database.transaction() as session:
-        jobs.request_cancel(session, "t", parent)
+        jobs.request_cancel(session, "t", parent, grace_s=0)
     thread.join(DEADLINE_S)
     assert bench.job(parent).state == State.CANCELLED
     with bench.database.transaction() as session:
@@ -151,7 +174,7 @@ def test_a_pause_waits_for_the_cycle_and_loses_nothing(bench, wait_until_gone):
     bench.wait_for_event(job_id, "metric", name="healing_loss")
     child = bench.busy_runner()
     with bench.database.transaction() as session:
-        jobs.request_pause(session, "t", job_id)
+        jobs.request_pause(session, "t", job_id, grace_s=30)
     thread.join(DEADLINE_S)
     assert wait_until_gone([child]) == []
     job = bench.job(job_id)
@@ -167,18 +190,16 @@ def test_a_pause_waits_for_the_cycle_and_loses_nothing(bench, wait_until_gone):
     assert bench.says(job_id, "Resumed after cycle 1")
 
 
-def test_a_cycle_that_takes_too_long_for_a_pause_is_given_up(bench, monkeypatch):
-    hasty = bench.settings.model_copy(update={"pause_grace_s": 0.5})
-    monkeypatch.setattr(bench.supervisor, "_settings", hasty)
+def test_a_cycle_that_takes_too_long_for_a_pause_is_given_up(bench):
     job_id = bench.submit(steps=ENDLESS)
     thread = bench.work()
     bench.wait_for_event(job_id, "metric", name="healing_loss")
     with bench.database.transaction() as session:
-        jobs.request_pause(session, "t", job_id)
+        jobs.request_pause(session, "t", job_id, grace_s=0.5)
     thread.join(DEADLINE_S)
     assert bench.job(job_id).state == State.PAUSED
     with bench.database.transaction() as session:
-        jobs.request_cancel(session, "t", job_id)
+        jobs.request_cancel(session, "t", job_id, grace_s=30)
 
 
 def test_an_attempt_that_takes_too_long_is_stopped(bench):

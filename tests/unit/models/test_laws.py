@@ -96,6 +96,7 @@ class Outcome:
     checkpoint: Path
     masked: dict[str, torch.Tensor]
     cut: dict[str, torch.Tensor]
+    shapes: dict[str, torch.Size]
     counts_fit: bool
     elsewhere: Reloaded | None
 
@@ -123,7 +124,8 @@ def perform(case: Case, folder: Path) -> dict[str, object]:
         export(model, tokenizer, family=family, form=case.form, dtype="float32", directory=checkpoint, kept=kept)
     counts = {unit: family.counts(model, unit) for unit in UNITS}
     counts_fit = counts == {unit: [len(groups) for groups in layers] for unit, layers in kept.items()}
-    return {"checkpoint": checkpoint, "masked": masked, "cut": cut, "counts_fit": counts_fit}
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    return {"checkpoint": checkpoint, "masked": masked, "cut": cut, "shapes": shapes, "counts_fit": counts_fit}
 
 
 def cut_twice(case: Case, folder: Path):
@@ -190,3 +192,6 @@ def test_law_3_our_own_loader_computes_the_same_bits_without_running_code(case, 
         code.write_text("raise RuntimeError('the code of a checkpoint was run')\n")
     model = load_model(PathModel(path=str(outcome.checkpoint)), device="cpu", dtype="float32").model
     assert torch.equal(model(TOKENS).logits, outcome.elsewhere.computed["logits"])
+    if case.form != "masked":
+        # So that a run can go on from it.
+        assert {name: value.shape for name, value in model.state_dict().items()} == outcome.shapes

@@ -94,7 +94,7 @@ def test_a_write_waits_for_a_database_that_comes_back(database):
 def test_the_owner_s_cancel_is_heard_with_a_heartbeat(database, claim):
     with LeaseKeeper(database, claim, lease_s=0.6, heartbeat_s=0.1, on_lost=lambda: None) as keeper:
         with database.transaction() as session:
-            jobs.request_cancel(session, "t", claim.job_id)
+            jobs.request_cancel(session, "t", claim.job_id, grace_s=30)
         deadline = time.monotonic() + 5
-        while keeper.command is not Command.CANCEL:
+        while keeper.order.command is not Command.CANCEL:
             assert time.monotonic() < deadline
