@@ -27,7 +27,15 @@ from api.store.leases import Claim, Command, Recordable
 from api.store.storage import Storage
 from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
 from worker.child import Runner
-from worker.failures import AttemptFailed, DiskFull, PublishingFailed, RunnerCrashed, RuntimeExceeded, backoff_s
+from worker.failures import (
+    AttemptBroken,
+    AttemptFailed,
+    DiskFull,
+    PublishingFailed,
+    RunnerCrashed,
+    RuntimeExceeded,
+    backoff_s,
+)
 from worker.keeper import LeaseKeeper
 from worker.runner import Assignment
 from worker.shelf import Shelf
@@ -104,8 +112,13 @@ class Attempt:
             return partial(leases.release, claim=self._claim, reason="pause")
         except _Drained:
             return partial(leases.release, claim=self._claim, reason="drain")
+        except LeaseLost:
+            raise
         except AttemptFailed as failure:
             return self._failure(failure)
+        except Exception as error:
+            logger.exception("%s: attempt %d broke", self._claim.job_id, self._claim.attempt)
+            return self._failure(AttemptFailed(AttemptBroken(error).as_dict()))
         finally:
             self._runner.kill()
 
@@ -217,7 +230,7 @@ def _storing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cause = DiskFull(error) if error.errno == errno.ENOSPC else PublishingFailed(error)
+        cause = DiskFull(error) if error.errno in (errno.ENOSPC, errno.EDQUOT) else PublishingFailed(error)
         raise AttemptFailed(cause.as_dict()) from error
     except (ObjectMissing, ObjectDamaged, BaseError) as error:
         raise AttemptFailed(PublishingFailed(error).as_dict()) from error

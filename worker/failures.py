@@ -19,6 +19,16 @@ class RunnerCrashed(SentinelError):
         super().__init__(f"The process that ran the experiment ended unexpectedly with {how}.")
 
 
+class AttemptBroken(SentinelError):
+    """The worker itself failed in a way that nobody foresaw."""
+
+    code = "attempt_broken"
+    next_step = "Report this with the lines around it in the worker's log; the service tries the job again by itself."
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"The worker failed while it ran the experiment: {type(cause).__name__}: {cause}")
+
+
 class RuntimeExceeded(SentinelError):
     """The attempt took longer than the spec allows."""
 

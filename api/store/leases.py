@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from api.store.database import db_now
 from api.store.errors import LeaseLost, WorkerLost
 from api.store.files import NewArtifact, newest_checkpoint, publish, publish_last_cycle
-from api.store.models import Attempt, Checkpoint, Job, Json, ManifestFile, Metric, Outcome
+from api.store.models import Attempt, Checkpoint, Job, JobEvent, Json, ManifestFile, Metric, Outcome
 from api.store.states import LEASED, State, is_terminal
 from api.store.transitions import add_event, lock_job, move
 from sentinel.events import MessageLogged, MetricRecorded, PhaseStarted, Progressed
@@ -25,6 +25,7 @@ Recordable = PhaseStarted | Progressed | MetricRecorded | MessageLogged
 
 
 LONGEST_BACKOFF_S = 300.0  # after a lost worker: 1, 2, 4, … seconds, at most these
+LAST_WORDS = 20  # lines of its history that the error of a lost worker shows
 
 
 class Command(StrEnum):
@@ -222,10 +223,18 @@ def reconcile(session: Session) -> list[str]:
 
 
 def _expire(session: Session, job: Job) -> None:
-    error = WorkerLost(f"Worker {job.lease_owner} stopped answering in attempt {job.attempt}.").as_dict()
+    lost = WorkerLost(f"Worker {job.lease_owner} stopped answering in attempt {job.attempt}.")
+    error = {**lost.as_dict(), "log_tail": _last_words(session, job)}
     delay_s = min(LONGEST_BACKOFF_S, 2.0 ** (job.attempt - 1))
     to = _after_failure(job)
     _leave(session, job, to, Outcome.WORKER_LOST, reason=error["message"], error=error, not_before=db_now(delay_s))
+
+
+def _last_words(session: Session, job: Job) -> str:
+    """The newest lines of a job's history: all that is left of the log of a worker that is gone."""
+    newest = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq.desc()).limit(LAST_WORDS)
+    lines = [f"{event.created_at:%H:%M:%S} {event.type} {event.data}" for event in session.scalars(newest)]
+    return "\n".join(reversed(lines))
 
 
 def _after_failure(job: Job) -> State:

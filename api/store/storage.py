@@ -3,13 +3,16 @@
 Keys are made of ids and hashes only, never of anything a user wrote.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
 from api.store.errors import ObjectDamaged, ObjectMissing
@@ -48,11 +51,13 @@ class Storage:
 
         Raises:
             ObjectDamaged: What was read back is not what was written.
+            OSError: With ENOSPC or EDQUOT: there is no space left.
         """
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         key = f"{prefix}/{sha256}"
-        obstore.put(self._store, key, path)
+        with _telling_of_full_disks(key):
+            obstore.put(self._store, key, path)
         if isinstance(self._store, LocalStore):
             _sync(Path(str(self._store.prefix)), key)
         return Stored(sha256, _verify(key, sha256, self.iterate(key)), key)
@@ -98,6 +103,18 @@ class Storage:
             return obstore.head(self._store, key)["size"]
         except FileNotFoundError as error:
             raise ObjectMissing(key) from error
+
+
+@contextmanager
+def _telling_of_full_disks(key: str) -> Iterator[None]:
+    """The storage library has one error for everything that a disk can say; the number is in its text only."""
+    try:
+        yield
+    except BaseError as error:
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            if f"(os error {number})" in str(error):
+                raise OSError(number, os.strerror(number), key) from error
+        raise
 
 
 def _range(offset: int, length: int | None) -> "GetOptions":

@@ -295,6 +295,7 @@ def test_back_off_doubles_until_the_attempts_are_used_up(database):
     assert (job.state, job.attempt, job.finished_at is None) == (State.FAILED, 3, False)
     assert (job.error["code"], job.error["fault"]) == ("worker_lost", "service")
     assert "host-3" in job.error["message"]
+    assert "claimed by host-3" in job.error["log_tail"].splitlines()[-1]
     assert "log" in job.error["next_step"]
     assert history(database, job_id)[1][-1] == "failed"
 

@@ -18,6 +18,7 @@ from api.store.states import State, is_terminal
 from api.store.storage import Storage
 from sentinel.models.checking.fresh_process import reload_elsewhere
 from sentinel.spec import parse_spec
+from worker.shelf import Shelf
 from worker.supervisor import Supervisor
 
 ENDLESS = 1_000_000  # healing steps that no test waits for
@@ -221,6 +222,21 @@ def test_results_that_cannot_be_stored_are_tried_again(bench):
     bench.finish(job_id, thread)
     assert bench.job(job_id).state == State.SUCCEEDED
     assert bench.attempts(job_id)[0].error["code"] == "publishing_failed"
+
+
+def test_what_nobody_foresaw_is_told_and_tried_again_at_once(bench, monkeypatch):
+    def break_once(shelf, directory):
+        monkeypatch.undo()
+        raise ZeroDivisionError("nobody foresaw this")
+
+    monkeypatch.setattr(Shelf, "store_state", break_once)
+    job_id = bench.submit()
+    bench.finish(job_id, bench.work())
+    assert bench.job(job_id).state == State.SUCCEEDED
+    first, second = bench.attempts(job_id)
+    assert (first.outcome, first.error["code"], first.error["fault"]) == ("failed", "attempt_broken", "service")
+    assert "ZeroDivisionError: nobody foresaw this" in first.error["message"]
+    assert (second.started_at - first.finished_at).total_seconds() < bench.settings.lease_s
 
 
 def test_a_state_that_the_storage_damaged_is_not_used(bench):

@@ -1,6 +1,8 @@
 """What is put comes back, whole or in part; what is damaged or missing is said so."""
 
+import errno
 import hashlib
+import subprocess
 
 import pytest
 
@@ -88,3 +90,24 @@ def test_a_missing_object_is_said_to_be_missing(storage, tmp_path):
         with pytest.raises(ObjectMissing, match="jobs/0"):
             read()
     assert not (tmp_path / "file").exists()
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system with room for almost nothing."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "none", folder], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount a file system that is soon full")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_told_from_other_trouble(full_disk, tmp_path):
+    (tmp_path / "file").write_bytes(bytes(100_000))
+    with pytest.raises(OSError, match="jobs/1") as full:
+        Storage(full_disk.as_uri()).put_file(tmp_path / "file", "jobs/1")
+    assert full.value.errno == errno.ENOSPC
