@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+SCHEDULES ?= 20
+DATABASE ?= sqlite
 
-.PHONY: help setup demo serve test check bench lock clean
+.PHONY: help setup demo serve test check bench faults lock clean
 
 help: ## Show the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +38,9 @@ bench: setup ## Measure what the README claims
 	for name in dispatch_latency pruning_quality pruning_cost inference_speed; do \
 	    $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
+
+faults: setup ## Break the service SCHEDULES times on DATABASE, as a seed says, and check every history
+	$(BIN)/python -m tests.faults --schedules $(SCHEDULES) --database $(DATABASE)
 
 lock: ## Pin the newest allowed versions into constraints.txt
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

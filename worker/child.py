@@ -25,6 +25,9 @@ from worker.runner import READY, Assignment
 
 logger = logging.getLogger(__name__)
 
+# -P: the child must not import what an experiment writes into its folder.
+RUNNER = ("-P", "-m", "worker.runner")
+
 # What a child may inherit: paths, locale, proxies, and the settings of its numerical libraries.
 INHERITED_NAMES = frozenset({"PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 INHERITED_PREFIXES = ("HF_", "CUDA", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH_", "LC_", "COVERAGE_")
@@ -73,8 +76,7 @@ class Runner:
     def _spawn(self) -> subprocess.Popen[str]:
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                # -P: the child must not import what an experiment writes into its folder.
-                [sys.executable, "-P", "-m", "worker.runner"],
+                [sys.executable, *RUNNER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,0 +1,19 @@
+"""A few schedules of everything that can break, on both databases; `make faults` runs as many as wanted."""
+
+import pytest
+
+from tests.faults.campaign import run
+
+SEEDS = range(2)
+# Seeds that once broke a promise, so that they never do again.
+FAILED_ONCE: tuple[int, ...] = ()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_no_promise_breaks_whatever_else_does(kind, tmp_path):
+    *_, report = run(kind, [*SEEDS, *FAILED_ONCE], tmp_path / "cluster")
+    assert report.violations == []
+    assert report.histories >= 20 * report.schedules
+    assert report.states["succeeded"] > report.histories / 2
+    assert sum(report.faults.values()) > report.schedules * 5
