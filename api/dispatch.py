@@ -18,7 +18,6 @@ WAKE_TASK = "sentinel.wake"
 QUEUE = "celery"  # Celery's default queue, which the worker listens to
 TIMEOUT_S = 0.5  # longest wait for each answer of Redis; the job is stored already
 UNREACHABLE = (OperationalError, RedisError)
-WAKES_PER_ROUND = 16  # how many idle workers one round of the reconciler can bring to work
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +31,15 @@ def wake(redis_url: str) -> None:
         logger.warning("Redis does not answer; the reconciler will wake a worker later: %s", error)
 
 
-def wake_again(redis_url: str, *, queued: int) -> None:
+def wake_again(redis_url: str, *, times: int) -> None:
     """Ring for jobs left queued, unless earlier wake-ups still wait: busy workers must not pile them up."""
     try:
         with _connected(redis_url) as connection:
             waiting = connection.default_channel.client.llen(QUEUE)
-            for _ in range(0 if waiting else min(queued, WAKES_PER_ROUND)):
+            for _ in range(0 if waiting else times):
                 _send(redis_url, connection)
     except UNREACHABLE as error:
-        logger.warning("Redis does not answer; %d job(s) wait for the next round: %s", queued, error)
+        logger.warning("Redis does not answer; %d job(s) or more wait for the next round: %s", times, error)
 
 
 def redis_answers(redis_url: str) -> bool:

@@ -10,6 +10,7 @@ from functools import cache, partial
 from http import HTTPStatus
 from importlib.metadata import version
 
+import anyio
 from fastapi import APIRouter, FastAPI
 
 from api import errors, health, openapi
@@ -64,7 +65,10 @@ def _v1() -> APIRouter:
 async def _serving(app: FastAPI) -> AsyncIterator[None]:
     resources: Resources = app.state.resources
     with reconciling(resources), noticing_stop(resources.stopping):
-        yield
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(resources.news.run)
+            yield
+            tasks.cancel_scope.cancel()
     resources.database.close()
 
 

@@ -14,6 +14,8 @@ from api import dispatch
 from api.resources import Resources
 from api.store.leases import reconcile
 
+WAKES_PER_ROUND = 16  # how many idle workers one round can bring to work
+
 logger = logging.getLogger(__name__)
 
 
@@ -48,6 +50,6 @@ def _survive_round(resources: Resources) -> None:
 def run_round(resources: Resources) -> None:
     """Expire what has expired, then wake workers for what waits; nothing is sent before the commit."""
     with resources.database.transaction() as session:
-        waiting = reconcile(session)
+        waiting = reconcile(session, limit=WAKES_PER_ROUND)
     if waiting:
-        dispatch.wake_again(resources.settings.redis_url, queued=len(waiting))
+        dispatch.wake_again(resources.settings.redis_url, times=len(waiting))

@@ -4,13 +4,14 @@ One request is one transaction: services flush, the edge commits before the resp
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Event
 from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
+from api.news import News
 from api.settings import Settings
 from api.store.database import Database, create_database
 from api.store.storage import Storage
@@ -23,13 +24,19 @@ class Resources:
     settings: Settings
     database: Database
     storage: Storage
-    stopping: Event = field(default_factory=Event)
+    stopping: Event
+    news: News
 
 
 def open_resources(settings: Settings) -> Resources:
     """Open what the settings name; connections are made when first needed."""
+    database, stopping = create_database(settings.database_url), Event()
     return Resources(
-        settings=settings, database=create_database(settings.database_url), storage=Storage(settings.storage_uri)
+        settings=settings,
+        database=database,
+        storage=Storage(settings.storage_uri),
+        stopping=stopping,
+        news=News(database, stopping),
     )
 
 

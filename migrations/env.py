@@ -4,7 +4,7 @@ from alembic import context
 from sqlalchemy import Connection, func, select
 
 from api.settings import Settings
-from api.store.database import create_database
+from api.store.database import comparable_on, create_database
 from api.store.models import Base
 
 LOCK = 0x73656E74  # any fixed number: PostgreSQL's name for the lock that one migrating process holds
@@ -14,7 +14,12 @@ def run(connection: Connection) -> None:
     """Bring one connection to the asked revision, in its transaction; other processes wait, then find it done."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
-    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        render_as_batch=True,
+        include_object=comparable_on(connection.dialect.name),
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -1,14 +1,14 @@
 """Waiting for news of a job: a long poll, or a stream of events.
 
-The database is the log, so any replica can serve any reader. It is asked in short transactions,
-in threads, so that a thousand waiting readers hold neither connections nor the event loop.
+The database is the log, so any replica can serve any reader. It is asked in short transactions, in threads, and only
+when `news` says that something has changed, so that a thousand waiting readers hold neither connections nor the event
+loop.
 """
 
 import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-import anyio
 from anyio import to_thread
 from sse_starlette import ServerSentEvent
 
@@ -20,7 +20,6 @@ from api.resources import Resources
 from api.store import jobs as store
 from api.store.states import State, is_terminal
 
-POLL_S = 0.25
 # How long a stream has to end by itself when the server stops; without it, it is cut in the middle of its body.
 STOP_GRACE_S = 1.5
 BATCH = 500  # events read in one transaction
@@ -41,11 +40,12 @@ async def next_version(
         left_s = deadline - time.monotonic()
         if left_s <= 0 or resources.stopping.is_set() or not has_tag(known, quoted(shown.version)):
             return shown
-        await anyio.sleep(min(POLL_S, left_s))
+        await resources.news.changed(job_id, shown.version, left_s)
 
 
-class _News(NamedTuple):
+class _Read(NamedTuple):
     state: State
+    version: int
     events: list[EventView]
 
 
@@ -55,21 +55,22 @@ async def follow(resources: Resources, caller: Principal, job_id: str, *, after:
     A server that stops ends the stream without `end`: the reader goes on at another, or later.
     """
 
-    def look(seq: int) -> _News:
+    def look(seq: int) -> _Read:
         with resources.database.reading() as session:
             # The state first: the event that ends a job commits with its last state, so none can be missed.
-            state = store.get_job(session, caller.tenant, job_id).state
+            job = store.get_job(session, caller.tenant, job_id)
+            state, version = job.state, job.version
             events = store.list_events(session, job_id, after=seq, limit=BATCH)
-            return _News(state, [EventView.of(event) for event in events])
+            return _Read(state, version, [EventView.of(event) for event in events])
 
     while not resources.stopping.is_set():
-        news = await to_thread.run_sync(look, after)
-        for event in news.events:
+        read = await to_thread.run_sync(look, after)
+        for event in read.events:
             yield ServerSentEvent(id=str(event.seq), event=event.type, data=event.model_dump_json())
             after = event.seq
-        if len(news.events) == BATCH:
+        if len(read.events) == BATCH:
             continue
-        if is_terminal(news.state):
-            yield ServerSentEvent(event="end", data=f'{{"state": "{news.state}"}}')
+        if is_terminal(read.state):
+            yield ServerSentEvent(event="end", data=f'{{"state": "{read.state}"}}')
             return
-        await anyio.sleep(POLL_S)
+        await resources.news.changed(job_id, read.version)

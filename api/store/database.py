@@ -5,7 +5,7 @@ instead of failing. Knows nothing of jobs.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -25,6 +25,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
+QUEUE_INDEX = "ix_jobs_queue"  # its columns go in opposite directions
 BUSY_TIMEOUT_MS = 10_000  # longest that a SQLite writer waits for another; its transactions take milliseconds
 
 
@@ -152,6 +153,15 @@ def schema_is_current(database: Database) -> bool:
     with database.reading() as session:
         applied = MigrationContext.configure(session.connection()).get_current_heads()
     return set(applied) == set(ScriptDirectory.from_config(_alembic_config()).get_heads())
+
+
+def comparable_on(dialect: str) -> Callable[..., bool]:
+    """What of the schema Alembic can compare with the models: from SQLite it cannot read an index's directions back."""
+
+    def comparable(_item: object, name: str | None, kind: str, *_rest: object) -> bool:
+        return not (dialect == "sqlite" and kind == "index" and name == QUEUE_INDEX)
+
+    return comparable
 
 
 def _alembic_config() -> Config:

@@ -208,18 +208,18 @@ def release(session: Session, claim: Claim, reason: str) -> None:
     _leave(session, job, to, Outcome.RELEASED, reason=reason, attempt=Job.attempt - 1, not_before=db_now())
 
 
-def reconcile(session: Session) -> list[str]:
+def reconcile(session: Session, *, limit: int) -> list[str]:
     """Take away leases that have expired, and find the jobs that wait for a worker. Several may run at once.
 
     Returns:
-        Ids of queued jobs that are due, best first: workers should be woken for them.
+        Ids of queued jobs that are due, best first, at most `limit`: workers should be woken for them.
     """
     expired = select(Job).where(Job.state.in_(LEASED), Job.lease_expires_at < db_now())
     query = expired.with_for_update(skip_locked=True).execution_options(populate_existing=True)
     for job in session.scalars(query).all():
         _expire(session, job)
     due = select(Job.id).where(Job.state == State.QUEUED, Job.not_before <= db_now())
-    return list(session.scalars(due.order_by(Job.priority.desc(), Job.created_at, Job.id)))
+    return list(session.scalars(due.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)))
 
 
 def _expire(session: Session, job: Job) -> None:

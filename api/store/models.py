@@ -4,11 +4,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict
 
-from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, Integer, MetaData, String
+from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, Integer, MetaData, String, desc
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from uuid_utils import uuid7
 
-from api.store.database import UtcDateTime, db_now
+from api.store.database import QUEUE_INDEX, UtcDateTime, db_now
 from api.store.states import State
 
 Json = dict[str, Any]
@@ -131,9 +131,11 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(default=db_now())
 
     __table_args__ = (
-        Index("ix_jobs_queue", "state", "priority", "created_at"),
+        Index(QUEUE_INDEX, "state", desc("priority"), "created_at", "id"),
         Index("ix_jobs_lease", "state", "lease_expires_at"),
         Index(None, "tenant", "id"),
+        Index(None, "tenant", "state", "id"),
+        Index(None, "tenant", "name", "id"),
     )
 
 

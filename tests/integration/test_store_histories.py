@@ -37,7 +37,7 @@ class Life:
         self.claim(session, which, lease_s=-1)
 
     def reconcile(self, session, _):
-        leases.reconcile(session)
+        leases.reconcile(session, limit=100)
 
     def cancel(self, session, _):
         jobs.request_cancel(session, "ann", self.job_id, grace_s=30)

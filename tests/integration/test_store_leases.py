@@ -143,7 +143,7 @@ def test_a_heartbeat_keeps_the_lease_and_brings_the_cancel(database):
     job_id = accept(database)
     taken = claim(database, lease_s=-1)
     assert write(database, leases.heartbeat, taken, 60).command == Command.CONTINUE
-    assert write(database, leases.reconcile) == []
+    assert write(database, leases.reconcile, limit=100) == []
     before = read(database, job_id).version
     write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
     assert write(database, leases.heartbeat, taken, 60) == (Command.CANCEL, 30)
@@ -187,7 +187,7 @@ def fail(database, job_id, taken):
 
 def lose_the_worker(database, job_id, taken):
     write(database, leases.heartbeat, taken, -1)
-    write(database, leases.reconcile)
+    write(database, leases.reconcile, limit=100)
 
 
 @pytest.mark.parametrize("end", [cancel_by_worker, cancel_when_paused, fail, lose_the_worker])
@@ -218,7 +218,7 @@ def test_a_pause_is_heard_and_resumed_behind_what_was_kept(database):
     write(database, leases.release, taken, "pause")
     job = read(database, job_id)
     assert (job.state, job.attempt, job.lease_owner, job.finished_at) == (State.PAUSED, 0, None, None)
-    assert write(database, leases.reconcile) == []
+    assert write(database, leases.reconcile, limit=100) == []
     assert claim(database) is None
 
     write(database, jobs.request_resume, "ann", job_id)
@@ -242,7 +242,7 @@ def test_a_lost_worker_of_a_job_that_was_to_be_paused_pauses_it_while_attempts_l
     job_id = accept(database, max_attempts=max_attempts)
     claim(database, lease_s=-1)
     write(database, jobs.request_pause, "ann", job_id, grace_s=30)
-    write(database, leases.reconcile)
+    write(database, leases.reconcile, limit=100)
     assert read(database, job_id).state == (State.PAUSED if max_attempts == 2 else State.FAILED)
 
 
@@ -264,7 +264,7 @@ def test_a_lost_worker_gives_way_to_another_that_resumes(database):
         write(database, leases.record_checkpoint, lost, cycle, files)
     write(database, leases.heartbeat, lost, -1)
 
-    assert write(database, leases.reconcile) == []
+    assert write(database, leases.reconcile, limit=100) == []
     job, (attempt,) = read(database, job_id), attempts(database, job_id)
     assert (job.state, job.attempt, job.error, job.lease_owner) == (State.QUEUED, 1, None, None)
     assert job.not_before > job.updated_at
@@ -272,7 +272,7 @@ def test_a_lost_worker_gives_way_to_another_that_resumes(database):
     assert claim(database) is None
 
     make_due(database)
-    assert write(database, leases.reconcile) == [job_id]
+    assert write(database, leases.reconcile, limit=100) == [job_id]
     second = claim(database)
     assert (second.token, second.attempt, [file["path"] for file in second.resume]) == (2, 2, ["cycle-2"])
     write(database, leases.succeed, second, {}, [ARTIFACT])
@@ -284,13 +284,13 @@ def test_back_off_doubles_until_the_attempts_are_used_up(database):
     delays = []
     for _ in range(2):
         claim(database, lease_s=-1)
-        write(database, leases.reconcile)
+        write(database, leases.reconcile, limit=100)
         job = read(database, job_id)
         delays.append((job.not_before - job.updated_at).total_seconds())
         make_due(database)
     assert delays == pytest.approx([1, 2], abs=0.5)
     claim(database, lease_s=-1, worker="host-3")
-    assert write(database, leases.reconcile) == []
+    assert write(database, leases.reconcile, limit=100) == []
     job = read(database, job_id)
     assert (job.state, job.attempt, job.finished_at is None) == (State.FAILED, 3, False)
     assert (job.error["code"], job.error["fault"]) == ("worker_lost", "service")
@@ -304,9 +304,15 @@ def test_a_lost_worker_of_a_cancelled_job_ends_it(database):
     job_id = accept(database)
     claim(database, lease_s=-1)
     write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
-    write(database, leases.reconcile)
+    write(database, leases.reconcile, limit=100)
     assert read(database, job_id).state == State.CANCELLED
     assert attempts(database, job_id)[0].outcome == Outcome.WORKER_LOST
+
+
+def test_the_reconciler_names_the_best_of_what_waits_and_no_more_than_asked(database):
+    young, old, urgent = accept(database, priority=-1), accept(database), accept(database, priority=5)
+    assert write(database, leases.reconcile, limit=2) == [urgent, old]
+    assert write(database, leases.reconcile, limit=9) == [urgent, old, young]
 
 
 def test_reconcilers_at_once_expire_each_lease_once(database):
@@ -317,7 +323,7 @@ def test_reconcilers_at_once_expire_each_lease_once(database):
 
     def reconcile(_):
         start.wait()
-        write(database, leases.reconcile)
+        write(database, leases.reconcile, limit=100)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(reconcile, range(4)))
@@ -338,7 +344,7 @@ WRITES = {
 def test_a_zombie_writes_nothing(database, now):
     job_id = accept(database)
     zombie = claim(database, lease_s=-1)
-    write(database, leases.reconcile)
+    write(database, leases.reconcile, limit=100)
     make_due(database)
     if now != "queued":
         heir = claim(database)
@@ -435,7 +441,7 @@ def test_where_attempts_overlap_the_latest_measurement_counts(database):
     first = [MetricRecorded(name="loss", value=1.0, step=step, cycle=1) for step in (1, 2, 3)]
     write(database, leases.record_events, lost, [*first, MetricRecorded(name="kl", value=0.0, step=0)])
     write(database, leases.heartbeat, lost, -1)
-    write(database, leases.reconcile)
+    write(database, leases.reconcile, limit=100)
     make_due(database)
     write(database, leases.record_events, claim(database), [MetricRecorded(name="loss", value=2.0, step=2, cycle=1)])
     with database.reading() as session:

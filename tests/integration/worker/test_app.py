@@ -66,7 +66,7 @@ def run_one(settings, database):
         deadline = time.monotonic() + 90
         while state_of(job_id) != State.FAILED:
             assert time.monotonic() < deadline, state_of(job_id)
-            dispatch.wake_again(settings.redis_url, queued=1)
+            dispatch.wake_again(settings.redis_url, times=1)
             time.sleep(0.1)
 
     def state_of(job_id):
