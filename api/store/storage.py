@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, NamedTuple
 
 import obstore
 from obstore.exceptions import BaseError
@@ -17,10 +17,7 @@ from obstore.store import LocalStore, from_url
 
 from api.store.errors import ObjectDamaged, ObjectMissing
 
-if TYPE_CHECKING:
-    from obstore import GetOptions  # exists for type checkers only
-
-CHUNK_BYTES = 1024 * 1024
+PART_BYTES = 4 * 1024 * 1024
 
 
 class Stored(NamedTuple):
@@ -63,19 +60,18 @@ class Storage:
         return Stored(sha256, _verify(key, sha256, self.iterate(key)), key)
 
     def iterate(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Bytes from `offset`, `length` of them or all that follow, in chunks.
+        """Bytes from `offset`, `length` of them or all that follow, in parts.
 
         Raises:
             ObjectMissing: Nothing lies under the key.
         """
-        if length == 0:
-            return
-        try:
-            found = obstore.get(self._store, key, options=_range(offset, length))
-        except FileNotFoundError as error:
-            raise ObjectMissing(key) from error
-        for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
-            yield bytes(chunk)
+        end = self.head(key) if length is None else offset + length
+        # Asked for part by part: a stream of a local file comes in pieces so small that it takes ten times as long.
+        for start in range(offset, end, PART_BYTES):
+            try:
+                yield bytes(obstore.get_range(self._store, key, start=start, end=min(start + PART_BYTES, end)))
+            except FileNotFoundError as error:
+                raise ObjectMissing(key) from error
 
     def download(self, key: str, path: Path, sha256: str) -> None:
         """Copy an object into a file that appears only when it is complete and right.
@@ -115,13 +111,6 @@ def _telling_of_full_disks(key: str) -> Iterator[None]:
             if f"(os error {number})" in str(error):
                 raise OSError(number, os.strerror(number), key) from error
         raise
-
-
-def _range(offset: int, length: int | None) -> "GetOptions":
-    if length is not None:
-        return {"range": (offset, offset + length)}
-    # From the start there is no range to ask for, which an empty object would refuse.
-    return {"range": {"offset": offset}} if offset else {}
 
 
 def _verify(key: str, sha256: str, chunks: Iterable[bytes]) -> int:

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from api.store.errors import ObjectDamaged, ObjectMissing
-from api.store.storage import CHUNK_BYTES, Storage, attempt_prefix
+from api.store.storage import PART_BYTES, Storage, attempt_prefix
 
-CONTENT = bytes(range(256)) * (3 * CHUNK_BYTES // 256) + b"tail"
+CONTENT = bytes(range(256)) * (3 * PART_BYTES // 256) + b"tail"
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_putting_the_same_file_twice_changes_nothing(put):
 
 @pytest.mark.parametrize(
     ("offset", "length"),
-    [(0, None), (0, 1), (5, 7), (CHUNK_BYTES + 1, 2 * CHUNK_BYTES), (len(CONTENT) - 1, None), (3, 0)],
+    [(0, None), (0, 1), (5, 7), (PART_BYTES + 1, 2 * PART_BYTES), (len(CONTENT) - 1, None), (3, 0)],
 )
 def test_a_range_is_that_slice_of_the_file(storage, put, offset, length):
     end = None if length is None else offset + length
@@ -53,7 +53,7 @@ def test_a_range_is_that_slice_of_the_file(storage, put, offset, length):
 
 
 def test_a_large_file_comes_in_chunks(storage, put):
-    assert max(len(chunk) for chunk in storage.iterate(put().key)) <= 2 * CHUNK_BYTES
+    assert max(len(chunk) for chunk in storage.iterate(put().key)) <= 2 * PART_BYTES
 
 
 def test_an_empty_file_is_a_file(storage, put, tmp_path):
