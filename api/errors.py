@@ -31,6 +31,7 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     store.InvalidTransition: HTTPStatus.CONFLICT,
     store.JobNotEnded: HTTPStatus.CONFLICT,
     store.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
+    store.DeadlineInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     refusals.KeyRequired: HTTPStatus.UNAUTHORIZED,
     refusals.ScopeMissing: HTTPStatus.FORBIDDEN,
     refusals.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

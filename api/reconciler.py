@@ -1,6 +1,6 @@
 """The thread that keeps promises when messages get lost: expires leases, rings for jobs left queued.
 
-Every API process may run one; rounds are idempotent. What a round changes is decided in `store.leases`.
+Every API process may run one; rounds are idempotent. What a round changes is decided in `store.reconciliation`.
 """
 
 import logging
@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api import dispatch
 from api.resources import Resources
-from api.store.leases import reconcile
+from api.store.reconciliation import reconcile
 
 WAKES_PER_ROUND = 16  # how many idle workers one round can bring to work
 

@@ -80,6 +80,7 @@ class SentinelClient:
         *,
         priority: int = 0,
         not_before: datetime | None = None,
+        deadline: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """Submit a job. With a key of your own, submitting the same again gives the same job.
@@ -88,14 +89,17 @@ class SentinelClient:
             spec: The experiment.
             priority: −1000 to 1000; higher runs first.
             not_before: When the job may start, with a time zone; at once without.
+            deadline: When the job fails if it has not ended, with a time zone.
             idempotency_key: Stands for this request.
 
         Raises:
             ServiceRefused: With every mistake in the spec.
         """
         document = spec.model_dump(mode="json") if isinstance(spec, Spec) else dict(spec)
-        query = {"priority": priority} | ({} if not_before is None else {"not_before": not_before.isoformat()})
+        times = {"not_before": not_before, "deadline": deadline}
+        said = {name: time.isoformat() for name, time in times.items() if time is not None}
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        query = {"priority": priority, **said}
         answer = self._request("POST", "/v1/jobs", json=document, params=query, headers=headers)
         return Job.model_validate(answer.json())
 

@@ -67,6 +67,10 @@ def submit(
     not_before: Annotated[
         datetime | None, typer.Option(help="When the job may start, in local time.", show_default="at once")
     ] = None,
+    deadline: Annotated[
+        datetime | None,
+        typer.Option(help="When the job fails if it runs on, in local time.", show_default="never"),
+    ] = None,
     follow_job: Annotated[bool, typer.Option("--watch", help="Stay and show the job's progress.")] = False,
     url: Url = DEFAULT_URL,
     api_key: Key = None,
@@ -75,7 +79,12 @@ def submit(
     """Submit an experiment as a job."""
     spec = spec_from_arguments(arguments or [])
     with _client(url, api_key) as client:
-        job = client.submit(spec, priority=priority, not_before=not_before and not_before.astimezone())
+        job = client.submit(
+            spec,
+            priority=priority,
+            not_before=not_before and not_before.astimezone(),
+            deadline=deadline and deadline.astimezone(),
+        )
         if follow_job:
             _watch(client, job.id, as_json=as_json)
         else:

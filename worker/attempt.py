@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from api.settings import Settings
 from api.store import leases
 from api.store.database import Database
-from api.store.errors import LeaseLost, ObjectDamaged, ObjectMissing
+from api.store.errors import DeadlineExceeded, LeaseLost, ObjectDamaged, ObjectMissing
 from api.store.files import NewArtifact
 from api.store.leases import Claim, Command, Recordable
 from api.store.storage import Storage
@@ -214,6 +214,8 @@ class Attempt:
         if order.command is Command.CONTINUE:
             self._asked_to_stop = None
             return
+        if order.command is Command.GIVE_UP:
+            raise AttemptFailed(DeadlineExceeded().as_dict())
         if self._asked_to_stop is None:
             self._asked_to_stop = time.monotonic()
         if self._has_just_kept or time.monotonic() >= self._asked_to_stop + order.grace_s:

@@ -18,7 +18,7 @@ from api.jobs.schemas import AttemptList, EventPage, JobPage, JobView, MetricSer
 from api.parameters import JobId
 from api.resources import ReadSession, Shared, WriteSession
 from api.settings import LONGEST_GRACE_S
-from api.store.jobs import JobFilter
+from api.store.jobs import JobFilter, Terms
 from api.store.states import State
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -65,6 +65,7 @@ def submit(
     background: BackgroundTasks,
     priority: Annotated[int, Query(description="Higher runs first.", ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)] = 0,
     not_before: Annotated[AwareDatetime | None, Query(description="When the job may start; at once without.")] = None,
+    deadline: Annotated[AwareDatetime | None, Query(description="When the job fails if it has not ended.")] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """Store a job and promise to run it; 201 is sent only once it is committed.
@@ -76,8 +77,7 @@ def submit(
         caller,
         document,
         settings=resources.settings,
-        priority=priority,
-        not_before=not_before,
+        terms=Terms(priority=priority, not_before=not_before, deadline=deadline),
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
     )

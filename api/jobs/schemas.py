@@ -57,6 +57,7 @@ class JobSummary(_View):
     max_attempts: int
     priority: int = Field(description="Higher runs first.")
     not_before: datetime = Field(description="When a queued job may start; later after an attempt that failed.")
+    deadline: datetime | None = Field(description="When the job fails if it has not ended.")
     error: FailureView | None = Field(description="Why the job failed.")
     checkpoint_uri: str | None = Field(
         description="The pruned model as a tar, once the job has ended; without success, as its kept cycle left it."

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ from api.settings import Settings
 from api.store import jobs as store
 from api.store.errors import InvalidTransition
 from api.store.files import list_artifacts
-from api.store.jobs import JobFilter
+from api.store.jobs import JobFilter, Terms
 from api.store.models import Job
 from api.store.states import State
 from sentinel.errors import SpecInvalid
@@ -59,8 +58,7 @@ def submit(
     document: Any,  # noqa: ANN401 - whatever was parsed
     *,
     settings: Settings,
-    priority: int,
-    not_before: datetime | None,
+    terms: Terms,
     idempotency_key: str | None,
     request_id: str,
 ) -> Written:
@@ -69,6 +67,7 @@ def submit(
     Raises:
         SpecInvalid: With every mistake at once.
         IdempotencyMismatch: The key stands for another request.
+        DeadlineInvalid: No job could keep the deadline.
     """
     spec = documents.check(document, roots=settings.model_roots)
     accepted = store.accept_job(
@@ -77,9 +76,8 @@ def submit(
         spec=spec.model_dump(mode="json"),
         max_attempts=settings.max_attempts,
         name=spec.name,
-        idempotency=(idempotency_key, _fingerprint(document, priority, not_before)) if idempotency_key else None,
-        priority=priority,
-        not_before=not_before,
+        idempotency=(idempotency_key, _fingerprint(document, terms)) if idempotency_key else None,
+        terms=terms,
         request_id=request_id,
     )
     return Written(*_show(session, accepted.job), already=accepted.replayed)
@@ -114,10 +112,10 @@ def retry(
     return Written(*_show(session, accepted.job), already=accepted.replayed)
 
 
-def _fingerprint(document: object, priority: int, not_before: datetime | None) -> str:
-    """Of the whole request; when and how urgently count only where they were said."""
-    said = {"priority": priority, "not_before": not_before and not_before.timestamp()}
-    return documents.fingerprint([document, said] if any(said.values()) else document)
+def _fingerprint(document: object, terms: Terms) -> str:
+    """Of the whole request; its terms count only where they were said."""
+    said = [terms.priority, *(time and time.timestamp() for time in (terms.not_before, terms.deadline))]
+    return documents.fingerprint([document, said] if any(said) else document)
 
 
 def validate(document: Any, *, settings: Settings) -> Verdict:  # noqa: ANN401 - whatever was parsed

@@ -1,5 +1,7 @@
 """What can go wrong between a caller and the store, in words a user can act on."""
 
+from datetime import datetime
+
 from sentinel.errors import Fault, SentinelError
 
 
@@ -56,6 +58,28 @@ class JobNotEnded(StoreError):
 
     def __init__(self, *, job_id: str, state: str) -> None:
         super().__init__(f"The job {job_id} is {state}.")
+
+
+class DeadlineInvalid(StoreError):
+    """No job could keep the deadline."""
+
+    code = "deadline_invalid"
+    fault = Fault.USER
+    next_step = "Name a deadline that is still to come, and later than `not_before`."
+
+    def __init__(self, deadline: datetime) -> None:
+        super().__init__(f"The deadline {deadline.isoformat()} comes before the job may start.")
+
+
+class DeadlineExceeded(StoreError):
+    """The job had not ended by its deadline."""
+
+    code = "deadline_exceeded"
+    fault = Fault.USER
+    next_step = "Submit or retry the job with a later deadline; a retry goes on behind the last cycle that was kept."
+
+    def __init__(self) -> None:
+        super().__init__("The job had not ended by its deadline.")
 
 
 class IdempotencyMismatch(StoreError):

@@ -14,11 +14,29 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
-from api.store.errors import IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
+from api.store.errors import DeadlineInvalid, IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
 from api.store.files import newest_checkpoint, publish_last_cycle
 from api.store.models import Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
 from api.store.states import LEASED, TRANSITIONS, State, allowed_from, is_terminal
 from api.store.transitions import add_event, lock_job, move
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """When and how urgently a job should run.
+
+    Attributes:
+        priority: Higher is claimed first.
+        not_before: When it may be claimed first; None at once.
+        deadline: When it fails if it has not ended; None never.
+    """
+
+    priority: int = 0
+    not_before: datetime | None = None
+    deadline: datetime | None = None
+
+
+DEFAULT_TERMS = Terms()
 
 
 class Accepted(NamedTuple):
@@ -36,8 +54,7 @@ def accept_job(
     max_attempts: int,
     name: str | None = None,
     idempotency: tuple[str, str] | None = None,
-    priority: int = 0,
-    not_before: datetime | None = None,
+    terms: Terms = DEFAULT_TERMS,
     parent_id: str | None = None,
     request_id: str | None = None,
 ) -> Accepted:
@@ -50,13 +67,13 @@ def accept_job(
         max_attempts: Tries before a lost worker fails the job.
         name: For people; need not be unique.
         idempotency: (key, hash of the request); the same pair gives the same job again.
-        priority: Higher is claimed first.
-        not_before: When it may be claimed first; None at once.
+        terms: When and how urgently it should run.
         parent_id: The job that this one tries again.
         request_id: Of the request that asked.
 
     Raises:
         IdempotencyMismatch: The key stands for another request.
+        DeadlineInvalid: The deadline has passed, or comes before `not_before`.
     """
     job = Job(
         id=new_id("job"),
@@ -65,13 +82,14 @@ def accept_job(
         name=name,
         spec=spec,
         state=State.QUEUED,
-        priority=priority,
+        priority=terms.priority,
+        deadline=terms.deadline,
         max_attempts=max_attempts,
         request_id=request_id,
         last_seq=1,
     )
-    if not_before is not None:
-        job.not_before = not_before
+    if terms.not_before is not None:
+        job.not_before = terms.not_before
     try:
         # The unique key decides between requests that race; the loser's job never existed.
         with session.begin_nested():
@@ -81,6 +99,9 @@ def accept_job(
         if earlier is None:
             raise
         return Accepted(earlier, replayed=True)
+    # Only now: a request that is sent again gets its job, though the deadline has passed meanwhile.
+    if job.deadline is not None and job.deadline <= max(job.created_at, job.not_before):
+        raise DeadlineInvalid(job.deadline)
     return Accepted(job, replayed=False)
 
 
@@ -111,7 +132,7 @@ def retry_job(
         max_attempts=max_attempts,
         name=parent.name,
         idempotency=idempotency,
-        priority=parent.priority,
+        terms=Terms(priority=parent.priority),
         parent_id=parent.id,
         request_id=request_id,
     )

@@ -6,6 +6,7 @@ database's clock alone. Knows nothing of processes, queues or HTTP.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -13,9 +14,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
-from api.store.errors import LeaseLost, WorkerLost
+from api.store.errors import LeaseLost
 from api.store.files import NewArtifact, newest_checkpoint, publish, publish_last_cycle
-from api.store.models import Attempt, Checkpoint, Job, JobEvent, Json, ManifestFile, Metric, Outcome
+from api.store.models import Attempt, Checkpoint, Job, Json, ManifestFile, Metric, Outcome
 from api.store.states import LEASED, State, is_terminal
 from api.store.transitions import add_event, lock_job, move
 from sentinel.events import MessageLogged, MetricRecorded, PhaseStarted, Progressed
@@ -24,16 +25,13 @@ Recordable = PhaseStarted | Progressed | MetricRecorded | MessageLogged
 """Events that are recorded as they come; the others are acts of their own: `record_checkpoint`, `succeed`, `fail`."""
 
 
-LONGEST_BACKOFF_S = 300.0  # after a lost worker: 1, 2, 4, … seconds, at most these
-LAST_WORDS = 20  # lines of its history that the error of a lost worker shows
-
-
 class Command(StrEnum):
     """What a worker should do with its job."""
 
     CONTINUE = "continue"
     PAUSE = "pause"
     CANCEL = "cancel"
+    GIVE_UP = "give_up"
 
 
 class Order(NamedTuple):
@@ -73,7 +71,9 @@ def claim_next(session: Session, *, worker: str, lease_s: float) -> Claim | None
     """Take the best queued job that is due: highest priority, then oldest. None when there is none."""
     best = (
         select(Job)
-        .where(Job.state == State.QUEUED, Job.not_before <= db_now())
+        .where(
+            Job.state == State.QUEUED, Job.not_before <= db_now(), Job.deadline.is_(None) | (Job.deadline > db_now())
+        )
         .order_by(Job.priority.desc(), Job.created_at, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -105,7 +105,15 @@ def heartbeat(session: Session, claim: Claim, lease_s: float) -> Order:
         LeaseLost: Another claim or the reconciler has taken the job.
     """
     job = _update_leased(session, claim, lease_expires_at=db_now(lease_s))
-    return Order(COMMANDS[job.state], grace_s=job.grace_s or 0.0)
+    command = Command.GIVE_UP if _missed_deadline(job, lease_s) else COMMANDS[job.state]
+    return Order(command, grace_s=job.grace_s or 0.0)
+
+
+def _missed_deadline(job: Job, lease_s: float) -> bool:
+    """By the database's clock, which the lease's new end tells."""
+    if job.deadline is None or job.lease_expires_at is None:
+        return False
+    return job.deadline <= job.lease_expires_at - timedelta(seconds=lease_s)
 
 
 def record_events(session: Session, claim: Claim, events: Sequence[Recordable]) -> None:
@@ -160,7 +168,7 @@ def succeed(session: Session, claim: Claim, result: Json, artifacts: Sequence[Ne
     """
     job = _leased(session, claim)
     publish(session, claim.job_id, claim.token, artifacts)
-    _leave(session, job, State.SUCCEEDED, Outcome.SUCCEEDED, reason="done", result=result, progress=1.0)
+    leave(session, job, State.SUCCEEDED, Outcome.SUCCEEDED, reason="done", result=result, progress=1.0)
 
 
 def fail(session: Session, claim: Claim, error: Json, *, retry: bool, backoff_s: float = 0.0) -> State:
@@ -180,9 +188,9 @@ def fail(session: Session, claim: Claim, error: Json, *, retry: bool, backoff_s:
         LeaseLost: As in `heartbeat`.
     """
     job = _leased(session, claim)
-    to = _after_failure(job) if retry else State.FAILED
+    to = after_failure(job) if retry else State.FAILED
     reason = str(error["message"])
-    return _leave(session, job, to, Outcome.FAILED, reason=reason, error=error, not_before=db_now(backoff_s)).state
+    return leave(session, job, to, Outcome.FAILED, reason=reason, error=error, not_before=db_now(backoff_s)).state
 
 
 def finish_cancel(session: Session, claim: Claim) -> None:
@@ -192,7 +200,7 @@ def finish_cancel(session: Session, claim: Claim) -> None:
         InvalidTransition: Nobody asked for a cancel.
         LeaseLost: As in `heartbeat`.
     """
-    _leave(session, _leased(session, claim), State.CANCELLED, Outcome.CANCELLED, reason="stopped")
+    leave(session, _leased(session, claim), State.CANCELLED, Outcome.CANCELLED, reason="stopped")
 
 
 def release(session: Session, claim: Claim, reason: str) -> None:
@@ -205,39 +213,10 @@ def release(session: Session, claim: Claim, reason: str) -> None:
     """
     job = _leased(session, claim)
     to = ASKED_FOR.get(job.state, State.QUEUED)
-    _leave(session, job, to, Outcome.RELEASED, reason=reason, attempt=Job.attempt - 1, not_before=db_now())
+    leave(session, job, to, Outcome.RELEASED, reason=reason, attempt=Job.attempt - 1, not_before=db_now())
 
 
-def reconcile(session: Session, *, limit: int) -> list[str]:
-    """Take away leases that have expired, and find the jobs that wait for a worker. Several may run at once.
-
-    Returns:
-        Ids of queued jobs that are due, best first, at most `limit`: workers should be woken for them.
-    """
-    expired = select(Job).where(Job.state.in_(LEASED), Job.lease_expires_at < db_now())
-    query = expired.with_for_update(skip_locked=True).execution_options(populate_existing=True)
-    for job in session.scalars(query).all():
-        _expire(session, job)
-    due = select(Job.id).where(Job.state == State.QUEUED, Job.not_before <= db_now())
-    return list(session.scalars(due.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)))
-
-
-def _expire(session: Session, job: Job) -> None:
-    lost = WorkerLost(f"Worker {job.lease_owner} stopped answering in attempt {job.attempt}.")
-    error = {**lost.as_dict(), "log_tail": _last_words(session, job)}
-    delay_s = min(LONGEST_BACKOFF_S, 2.0 ** (job.attempt - 1))
-    to = _after_failure(job)
-    _leave(session, job, to, Outcome.WORKER_LOST, reason=error["message"], error=error, not_before=db_now(delay_s))
-
-
-def _last_words(session: Session, job: Job) -> str:
-    """The newest lines of a job's history: all that is left of the log of a worker that is gone."""
-    newest = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq.desc()).limit(LAST_WORDS)
-    lines = [f"{event.created_at:%H:%M:%S} {event.type} {event.data}" for event in session.scalars(newest)]
-    return "\n".join(reversed(lines))
-
-
-def _after_failure(job: Job) -> State:
+def after_failure(job: Job) -> State:
     """Where an attempt that could be tried again leaves its job."""
     if job.state == State.CANCELLING:
         return State.CANCELLED
@@ -246,7 +225,7 @@ def _after_failure(job: Job) -> State:
     return ASKED_FOR.get(job.state, State.QUEUED)
 
 
-def _leave(
+def leave(
     session: Session, job: Job, to: State, outcome: Outcome, *, reason: str, error: Json | None = None, **values: object
 ) -> Job:
     """End the job's current attempt and its lease, and take the job to `to`."""

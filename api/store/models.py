@@ -116,6 +116,7 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int]
     not_before: Mapped[datetime] = mapped_column(default=db_now())
+    deadline: Mapped[datetime | None]
     lease_owner: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
@@ -133,6 +134,7 @@ class Job(Base):
     __table_args__ = (
         Index(QUEUE_INDEX, "state", desc("priority"), "created_at", "id"),
         Index("ix_jobs_lease", "state", "lease_expires_at"),
+        Index(None, "state", "deadline"),
         Index(None, "tenant", "id"),
         Index(None, "tenant", "state", "id"),
         Index(None, "tenant", "name", "id"),

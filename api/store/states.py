@@ -19,13 +19,13 @@ class State(StrEnum):
 
 
 # A job that ends by itself while a pause or a cancel is under way keeps its own end: the work is done, or the error is
-# known. A pause that its worker has not come to yet can be taken back.
+# known. A pause that its worker has not come to yet can be taken back. What no worker holds fails at its deadline.
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
-        State.QUEUED: frozenset({State.RUNNING, State.PAUSED, State.CANCELLED}),
+        State.QUEUED: frozenset({State.RUNNING, State.PAUSED, State.CANCELLED, State.FAILED}),
         State.RUNNING: frozenset({State.QUEUED, State.PAUSING, State.CANCELLING, State.SUCCEEDED, State.FAILED}),
         State.PAUSING: frozenset({State.PAUSED, State.RUNNING, State.CANCELLING, State.SUCCEEDED, State.FAILED}),
-        State.PAUSED: frozenset({State.QUEUED, State.CANCELLED}),
+        State.PAUSED: frozenset({State.QUEUED, State.CANCELLED, State.FAILED}),
         State.CANCELLING: frozenset({State.CANCELLED, State.SUCCEEDED, State.FAILED}),
         State.SUCCEEDED: frozenset(),
         State.FAILED: frozenset(),

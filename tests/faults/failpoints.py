@@ -18,7 +18,7 @@ from obstore.exceptions import GenericError
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from api.store import jobs, leases
+from api.store import jobs, leases, reconciliation
 
 WORKER_POINTS = (
     "claim_next", "heartbeat", "record_events", "record_checkpoint", "succeed", "fail", "finish_cancel", "release",
@@ -54,7 +54,7 @@ def install() -> None:
     document = json.loads(os.environ["FAULT_PLAN"])
     plan = Plan(**document | {"puts": {int(number): fault for number, fault in document["puts"].items()}})
     if plan.crash_at is not None:
-        module = jobs if hasattr(jobs, plan.crash_at) else leases
+        (module,) = (each for each in (jobs, leases, reconciliation) if plan.crash_at in vars(each))
         setattr(module, plan.crash_at, _named(plan.crash_at, getattr(module, plan.crash_at)))
         _crash_at_commit(plan)
     if plan.puts:

@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from api.store import leases
+from api.store import leases, reconciliation
 from api.store.database import comparable_on, create_database, schema_is_current, upgrade
 from api.store.models import Base
 
@@ -53,7 +53,7 @@ def test_an_upgrade_from_the_first_revision_loses_no_job_in_flight(empty_url):
 
     upgrade(empty_url)
     with database.transaction() as session:
-        assert leases.reconcile(session, limit=100) == ["job_queued"]
+        assert reconciliation.reconcile(session, limit=100) == ["job_queued"]
         assert leases.claim_next(session, worker="w", lease_s=60).job_id == "job_queued"
         holder = leases.Claim(job_id="job_running", token=1, attempt=1, spec={}, resume=None)
         leases.succeed(session, holder, {}, [])

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, select, update
 
-from api.store import files, jobs, leases
+from api.store import files, jobs, leases, reconciliation
 from api.store.database import db_now
 from api.store.errors import InvalidTransition, LeaseLost
 from api.store.files import NewArtifact
@@ -15,6 +15,7 @@ from api.store.models import Artifact, ArtifactKind, Attempt, Job
 from api.store.states import LEASED, TRANSITIONS, State, is_terminal
 from sentinel.events import MetricRecorded, Progressed
 
+ENDS = [state for state in State if is_terminal(state)]
 FILE = {"sha256": "0" * 64, "bytes": 1, "media_type": "text/plain", "storage_key": "k"}
 KEPT = {"path": "checkpoint/config.json", "sha256": "0" * 64, "bytes": 1, "storage_key": "k"}
 ERROR = {"code": "x", "fault": "service", "message": "Something broke.", "next_step": "Look."}
@@ -37,7 +38,7 @@ class Life:
         self.claim(session, which, lease_s=-1)
 
     def reconcile(self, session, _):
-        leases.reconcile(session, limit=100)
+        reconciliation.reconcile(session, limit=100)
 
     def cancel(self, session, _):
         jobs.request_cancel(session, "ann", self.job_id, grace_s=30)
@@ -47,6 +48,10 @@ class Life:
 
     def resume(self, session, _):
         jobs.request_resume(session, "ann", self.job_id)
+
+    def miss_deadline(self, session, _):
+        session.execute(update(Job).where(Job.state.not_in(ENDS)).values(deadline=db_now(-1)))
+        reconciliation.reconcile(session, limit=100)
 
     def work(self, session, which):
         claim = self.claims[which % len(self.claims)]
@@ -69,7 +74,8 @@ class Life:
 
 
 WORKER_ACTS = (Life.work, Life.succeed, Life.fail, Life.finish_cancel, Life.release)
-ACTS = (Life.claim, Life.claim_and_vanish, Life.reconcile, Life.cancel, Life.pause, Life.resume, *WORKER_ACTS)
+ACTS = (Life.claim, Life.claim_and_vanish, Life.reconcile, Life.cancel, Life.pause, Life.resume, Life.miss_deadline)
+ACTS += WORKER_ACTS
 
 
 @given(plan=st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 5)), max_size=25))

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from api.store import files, jobs, leases
 from api.store.errors import ArtifactNotFound, IdempotencyMismatch, InvalidTransition, JobNotFound
 from api.store.files import NewArtifact
+from api.store.jobs import Terms
 from api.store.models import ArtifactKind, Job, JobEvent
 from api.store.states import State
 
@@ -30,7 +31,7 @@ def succeed(database, artifacts=()):
 
 
 def test_an_accepted_job_waits_with_its_first_event(database):
-    job, replayed = accept(database, name="first", priority=2, request_id="req_1")
+    job, replayed = accept(database, name="first", terms=Terms(priority=2), request_id="req_1")
     with database.reading() as session:
         stored = jobs.get_job(session, "ann", job.id)
         events = jobs.list_events(session, job.id, limit=10)

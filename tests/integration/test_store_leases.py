@@ -10,10 +10,11 @@ from threading import Barrier
 import pytest
 from sqlalchemy import func, select, update
 
-from api.store import files, jobs, leases
+from api.store import files, jobs, leases, reconciliation
 from api.store.database import db_now
-from api.store.errors import InvalidTransition, LeaseLost
+from api.store.errors import DeadlineInvalid, InvalidTransition, LeaseLost
 from api.store.files import NewArtifact
+from api.store.jobs import Terms
 from api.store.leases import Command
 from api.store.models import Artifact, ArtifactKind, Checkpoint, Job, JobEvent, Metric, Outcome
 from api.store.states import State
@@ -73,7 +74,11 @@ def history(database, job_id):
 
 
 def test_the_best_due_job_is_claimed_first(database):
-    old, urgent, late = accept(database), accept(database, priority=1), accept(database, priority=2)
+    old, urgent, late = (
+        accept(database),
+        accept(database, terms=Terms(priority=1)),
+        accept(database, terms=Terms(priority=2)),
+    )
     young = accept(database)
     with database.transaction() as session:
         session.execute(update(Job).where(Job.id == late).values(not_before=db_now(3600)))
@@ -143,7 +148,7 @@ def test_a_heartbeat_keeps_the_lease_and_brings_the_cancel(database):
     job_id = accept(database)
     taken = claim(database, lease_s=-1)
     assert write(database, leases.heartbeat, taken, 60).command == Command.CONTINUE
-    assert write(database, leases.reconcile, limit=100) == []
+    assert write(database, reconciliation.reconcile, limit=100) == []
     before = read(database, job_id).version
     write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
     assert write(database, leases.heartbeat, taken, 60) == (Command.CANCEL, 30)
@@ -161,6 +166,61 @@ def test_a_cancel_can_be_hastened_but_not_slowed(database):
         assert write(database, jobs.request_cancel, "ann", job_id, grace_s=grace_s).state == State.CANCELLING
         assert write(database, leases.heartbeat, taken, 60) == (Command.CANCEL, counts)
     assert history(database, job_id)[1] == ["queued", "running", "cancelling"]
+
+
+def in_s(database, seconds):
+    """A time by the database's clock."""
+    with database.reading() as session:
+        return session.scalar(select(db_now(seconds)))
+
+
+def pass_deadline(database):
+    with database.transaction() as session:
+        session.execute(update(Job).values(deadline=db_now(-1)))
+
+
+def test_a_worker_is_told_to_give_up_at_the_deadline_and_not_before(database):
+    job_id = accept(database, terms=Terms(deadline=in_s(database, 3600)))
+    taken = claim(database)
+    assert write(database, leases.heartbeat, taken, 60).command == Command.CONTINUE
+    write(database, jobs.request_pause, "ann", job_id, grace_s=30)
+    pass_deadline(database)
+    assert write(database, leases.heartbeat, taken, 60).command == Command.GIVE_UP
+    assert write(database, reconciliation.reconcile, limit=9) == []
+    assert read(database, job_id).state == State.PAUSING, "its worker ends it"
+
+
+@pytest.mark.parametrize("state", ["queued", "paused"])
+def test_what_no_worker_holds_fails_at_its_deadline(database, state):
+    job_id = accept(database, terms=Terms(deadline=in_s(database, 3600)))
+    write(database, leases.record_checkpoint, taken := claim(database), 1, KEPT)
+    if state == "paused":
+        write(database, jobs.request_pause, "ann", job_id, grace_s=0)
+    write(database, leases.release, taken, state)
+    assert read(database, job_id).state == state
+    pass_deadline(database)
+    assert claim(database) is None
+    assert write(database, reconciliation.reconcile, limit=9) == []
+    job = read(database, job_id)
+    assert (job.state, job.error["code"], job.error["fault"]) == (State.FAILED, "deadline_exceeded", "user")
+    assert "checkpoint" in job.error["log_tail"]
+    assert job.finished_at is not None
+    with database.reading() as session:
+        assert [file.path for file in files.list_artifacts(session, job_id)] == [
+            "checkpoint/config.json",
+            "metrics.jsonl",
+        ]
+    assert history(database, job_id)[1][-1] == "failed"
+
+
+def test_a_deadline_that_nobody_could_keep_is_refused(database):
+    later = in_s(database, 3600)
+    for terms in (Terms(deadline=in_s(database, -1)), Terms(deadline=later, not_before=in_s(database, 7200))):
+        with pytest.raises(DeadlineInvalid, match="before the job may start"):
+            accept(database, terms=terms)
+    accept(database, terms=Terms(deadline=later, not_before=in_s(database, 60)))
+    with database.reading() as session:
+        assert session.scalar(select(func.count()).select_from(Job)) == 1
 
 
 KEPT = [
@@ -187,7 +247,7 @@ def fail(database, job_id, taken):
 
 def lose_the_worker(database, job_id, taken):
     write(database, leases.heartbeat, taken, -1)
-    write(database, leases.reconcile, limit=100)
+    write(database, reconciliation.reconcile, limit=100)
 
 
 @pytest.mark.parametrize("end", [cancel_by_worker, cancel_when_paused, fail, lose_the_worker])
@@ -218,7 +278,7 @@ def test_a_pause_is_heard_and_resumed_behind_what_was_kept(database):
     write(database, leases.release, taken, "pause")
     job = read(database, job_id)
     assert (job.state, job.attempt, job.lease_owner, job.finished_at) == (State.PAUSED, 0, None, None)
-    assert write(database, leases.reconcile, limit=100) == []
+    assert write(database, reconciliation.reconcile, limit=100) == []
     assert claim(database) is None
 
     write(database, jobs.request_resume, "ann", job_id)
@@ -242,7 +302,7 @@ def test_a_lost_worker_of_a_job_that_was_to_be_paused_pauses_it_while_attempts_l
     job_id = accept(database, max_attempts=max_attempts)
     claim(database, lease_s=-1)
     write(database, jobs.request_pause, "ann", job_id, grace_s=30)
-    write(database, leases.reconcile, limit=100)
+    write(database, reconciliation.reconcile, limit=100)
     assert read(database, job_id).state == (State.PAUSED if max_attempts == 2 else State.FAILED)
 
 
@@ -264,7 +324,7 @@ def test_a_lost_worker_gives_way_to_another_that_resumes(database):
         write(database, leases.record_checkpoint, lost, cycle, files)
     write(database, leases.heartbeat, lost, -1)
 
-    assert write(database, leases.reconcile, limit=100) == []
+    assert write(database, reconciliation.reconcile, limit=100) == []
     job, (attempt,) = read(database, job_id), attempts(database, job_id)
     assert (job.state, job.attempt, job.error, job.lease_owner) == (State.QUEUED, 1, None, None)
     assert job.not_before > job.updated_at
@@ -272,7 +332,7 @@ def test_a_lost_worker_gives_way_to_another_that_resumes(database):
     assert claim(database) is None
 
     make_due(database)
-    assert write(database, leases.reconcile, limit=100) == [job_id]
+    assert write(database, reconciliation.reconcile, limit=100) == [job_id]
     second = claim(database)
     assert (second.token, second.attempt, [file["path"] for file in second.resume]) == (2, 2, ["cycle-2"])
     write(database, leases.succeed, second, {}, [ARTIFACT])
@@ -284,13 +344,13 @@ def test_back_off_doubles_until_the_attempts_are_used_up(database):
     delays = []
     for _ in range(2):
         claim(database, lease_s=-1)
-        write(database, leases.reconcile, limit=100)
+        write(database, reconciliation.reconcile, limit=100)
         job = read(database, job_id)
         delays.append((job.not_before - job.updated_at).total_seconds())
         make_due(database)
     assert delays == pytest.approx([1, 2], abs=0.5)
     claim(database, lease_s=-1, worker="host-3")
-    assert write(database, leases.reconcile, limit=100) == []
+    assert write(database, reconciliation.reconcile, limit=100) == []
     job = read(database, job_id)
     assert (job.state, job.attempt, job.finished_at is None) == (State.FAILED, 3, False)
     assert (job.error["code"], job.error["fault"]) == ("worker_lost", "service")
@@ -304,15 +364,19 @@ def test_a_lost_worker_of_a_cancelled_job_ends_it(database):
     job_id = accept(database)
     claim(database, lease_s=-1)
     write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
-    write(database, leases.reconcile, limit=100)
+    write(database, reconciliation.reconcile, limit=100)
     assert read(database, job_id).state == State.CANCELLED
     assert attempts(database, job_id)[0].outcome == Outcome.WORKER_LOST
 
 
 def test_the_reconciler_names_the_best_of_what_waits_and_no_more_than_asked(database):
-    young, old, urgent = accept(database, priority=-1), accept(database), accept(database, priority=5)
-    assert write(database, leases.reconcile, limit=2) == [urgent, old]
-    assert write(database, leases.reconcile, limit=9) == [urgent, old, young]
+    young, old, urgent = (
+        accept(database, terms=Terms(priority=-1)),
+        accept(database),
+        accept(database, terms=Terms(priority=5)),
+    )
+    assert write(database, reconciliation.reconcile, limit=2) == [urgent, old]
+    assert write(database, reconciliation.reconcile, limit=9) == [urgent, old, young]
 
 
 def test_reconcilers_at_once_expire_each_lease_once(database):
@@ -323,7 +387,7 @@ def test_reconcilers_at_once_expire_each_lease_once(database):
 
     def reconcile(_):
         start.wait()
-        write(database, leases.reconcile, limit=100)
+        write(database, reconciliation.reconcile, limit=100)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(reconcile, range(4)))
@@ -344,7 +408,7 @@ WRITES = {
 def test_a_zombie_writes_nothing(database, now):
     job_id = accept(database)
     zombie = claim(database, lease_s=-1)
-    write(database, leases.reconcile, limit=100)
+    write(database, reconciliation.reconcile, limit=100)
     make_due(database)
     if now != "queued":
         heir = claim(database)
@@ -441,7 +505,7 @@ def test_where_attempts_overlap_the_latest_measurement_counts(database):
     first = [MetricRecorded(name="loss", value=1.0, step=step, cycle=1) for step in (1, 2, 3)]
     write(database, leases.record_events, lost, [*first, MetricRecorded(name="kl", value=0.0, step=0)])
     write(database, leases.heartbeat, lost, -1)
-    write(database, leases.reconcile, limit=100)
+    write(database, reconciliation.reconcile, limit=100)
     make_due(database)
     write(database, leases.record_events, claim(database), [MetricRecorded(name="loss", value=2.0, step=2, cycle=1)])
     with database.reading() as session:

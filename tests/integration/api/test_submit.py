@@ -52,6 +52,16 @@ def test_when_and_how_urgently_are_checked(service, spec, query):
     assert [error["pointer"] for error in answer.json()["errors"]] == [f"/query/{name}" for name in query]
 
 
+def test_a_deadline_is_shown_and_must_be_possible(service, spec):
+    def submit(**query):
+        return service.client.post("/v1/jobs", json=spec, params=query)
+
+    assert submit(deadline="2999-01-01T00:00:00Z").json()["deadline"] == "2999-01-01T00:00:00Z"
+    passed = submit(deadline="2001-01-01T00:00:00Z")
+    assert (passed.status_code, passed.json()["code"]) == (422, "deadline_invalid")
+    assert len(service.client.get("/v1/jobs").json()["data"]) == 1
+
+
 def test_an_idempotency_key_stands_for_when_and_how_urgently_too(service, spec):
     def submit(**query):
         return service.client.post("/v1/jobs", json=spec, params=query, headers={"Idempotency-Key": "k"})

@@ -210,6 +210,17 @@ def test_an_attempt_that_takes_too_long_is_stopped(bench):
     assert (job.state, job.error["code"], job.error["fault"]) == (State.FAILED, "runtime_exceeded", "user")
 
 
+def test_a_deadline_ends_a_running_job(bench):
+    job_id = bench.submit(steps=ENDLESS)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    with bench.database.transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(deadline=db_now()))
+    thread.join(DEADLINE_S)
+    job = bench.job(job_id)
+    assert (job.state, job.error["code"], job.attempt) == (State.FAILED, "deadline_exceeded", 1)
+
+
 def test_results_that_cannot_be_stored_are_tried_again(bench):
     job_id = bench.submit()
     storage, elsewhere = bench.settings.home / "storage", bench.settings.home / "elsewhere"

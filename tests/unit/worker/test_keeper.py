@@ -4,7 +4,7 @@ import time
 import pytest
 from sqlalchemy import text
 
-from api.store import jobs, leases
+from api.store import jobs, leases, reconciliation
 from api.store.database import create_database, upgrade
 from api.store.errors import LeaseLost
 from api.store.leases import Command
@@ -37,7 +37,7 @@ def expire(database):
     """What the reconciler and another worker do to a lease that ran out."""
     with database.transaction() as session:
         session.execute(text("UPDATE jobs SET lease_expires_at = '2000-01-01 00:00:00.000000'"))
-        leases.reconcile(session, limit=100)
+        reconciliation.reconcile(session, limit=100)
         session.execute(text("UPDATE jobs SET not_before = '2000-01-01 00:00:00.000000'"))
         return leases.claim_next(session, worker="other", lease_s=60)
 
@@ -48,7 +48,7 @@ def test_a_kept_lease_outlives_its_first_expiry(database, claim):
         assert not lost.wait(1.5)
         keeper.check()
         with database.transaction() as session:
-            assert leases.reconcile(session, limit=100) == []
+            assert reconciliation.reconcile(session, limit=100) == []
 
 
 def test_a_lease_that_went_to_another_worker_stops_the_work_and_every_write(database, claim):

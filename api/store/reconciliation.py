@@ -1,0 +1,63 @@
+"""What becomes of jobs that no worker speaks for: leases that ran out, deadlines that passed, what waits unheard.
+
+Several processes may do this at once; every round is idempotent. Knows no queue: who is to be woken is only named.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from api.store.database import db_now
+from api.store.errors import DeadlineExceeded, WorkerLost
+from api.store.files import publish_last_cycle
+from api.store.leases import after_failure, leave
+from api.store.models import Job, JobEvent, Outcome
+from api.store.states import LEASED, State
+from api.store.transitions import move
+
+LONGEST_BACKOFF_S = 300.0  # after a lost worker: 1, 2, 4, … seconds, at most these
+LAST_WORDS = 20  # lines of its history that the error of a lost worker shows
+UNHELD = (State.QUEUED, State.PAUSED)  # with no worker, and not at an end
+
+
+def reconcile(session: Session, *, limit: int) -> list[str]:
+    """Take away leases that have expired, fail what missed its deadline, find what waits. Several may run at once.
+
+    Returns:
+        Ids of queued jobs that are due, best first, at most `limit`: workers should be woken for them.
+    """
+    for job in _locked(session, Job.state.in_(LEASED), Job.lease_expires_at < db_now()):
+        _expire(session, job)
+    for job in _locked(session, Job.state.in_(UNHELD), Job.deadline <= db_now()):
+        _miss_deadline(session, job)
+    due = select(Job.id).where(Job.state == State.QUEUED, Job.not_before <= db_now())
+    return list(session.scalars(due.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)))
+
+
+def _locked(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Job]:
+    """The jobs that meet the conditions and that nobody else is writing."""
+    query = select(Job).where(*conditions).with_for_update(skip_locked=True)
+    return session.scalars(query, execution_options={"populate_existing": True}).all()
+
+
+def _miss_deadline(session: Session, job: Job) -> None:
+    missed = DeadlineExceeded()
+    error = {**missed.as_dict(), "log_tail": _last_words(session, job)}
+    publish_last_cycle(session, job.id)
+    move(session, job, State.FAILED, reason=missed.message, error=error, finished_at=db_now())
+
+
+def _expire(session: Session, job: Job) -> None:
+    lost = WorkerLost(f"Worker {job.lease_owner} stopped answering in attempt {job.attempt}.")
+    error = {**lost.as_dict(), "log_tail": _last_words(session, job)}
+    delay_s = min(LONGEST_BACKOFF_S, 2.0 ** (job.attempt - 1))
+    to = after_failure(job)
+    leave(session, job, to, Outcome.WORKER_LOST, reason=error["message"], error=error, not_before=db_now(delay_s))
+
+
+def _last_words(session: Session, job: Job) -> str:
+    """The newest lines of a job's history: all that is left of the log of a worker that is gone."""
+    newest = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq.desc()).limit(LAST_WORDS)
+    lines = [f"{event.created_at:%H:%M:%S} {event.type} {event.data}" for event in session.scalars(newest)]
+    return "\n".join(reversed(lines))
