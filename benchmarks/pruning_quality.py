@@ -258,7 +258,7 @@ def parse() -> argparse.Namespace:
         "--text", help="text file to calibrate on and to hold out from; the built-in stories without it"
     )
     parser.add_argument("--sequence-length", type=int, default=256)
-    parser.add_argument("--calibration-windows", type=int, default=128)
+    parser.add_argument("--calibration-windows", type=int, default=384)
     parser.add_argument("--evaluation-windows", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--strategies", default=",".join(get_args(ScoreName)), help="of ours, besides the default")

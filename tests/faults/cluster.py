@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -27,6 +28,8 @@ from worker.redis_server import OPTIONS, _executable
 
 APIS, WORKERS = 2, 2
 NO_PLAN = Plan()
+# Leases short enough to see many run out.
+SHORT = MappingProxyType({"lease_s": 2.5, "heartbeat_s": 0.4, "reconcile_s": 0.5, "grace_s": 1.0})
 
 
 @dataclass
@@ -176,13 +179,12 @@ class Cluster:
 
 
 @contextmanager
-def running(folder: Path, postgres: object | None, database_url: str) -> Iterator[Cluster]:
-    """A cluster on a migrated, empty database, with leases short enough to see many run out."""
-    times = {"lease_s": 2.5, "heartbeat_s": 0.4, "reconcile_s": 0.5, "grace_s": 1.0}
-    settings = Settings(
-        home=folder, database_url=database_url, redis_url=f"redis+socket://{folder}/redis.sock", slots=2,
-        max_attempts=10, **times,
-    )  # fmt: skip
+def running(
+    folder: Path, postgres: object | None, database_url: str, times: Mapping[str, float] = SHORT
+) -> Iterator[Cluster]:
+    """A cluster on a migrated, empty database; `times` are settings."""
+    redis_url = f"redis+socket://{folder}/redis.sock"
+    settings = Settings(home=folder, database_url=database_url, redis_url=redis_url, slots=2, max_attempts=10, **times)
     upgrade(database_url)
     cluster = Cluster(settings, postgres)
     cluster.api_key = make_key(database_url)
