@@ -28,6 +28,7 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     SpecInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     store.JobNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactNotFound: HTTPStatus.NOT_FOUND,
+    store.ArtifactExpired: HTTPStatus.GONE,
     store.InvalidTransition: HTTPStatus.CONFLICT,
     store.JobNotEnded: HTTPStatus.CONFLICT,
     store.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,

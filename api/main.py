@@ -13,13 +13,13 @@ from importlib.metadata import version
 import anyio
 from fastapi import APIRouter, FastAPI
 
-from api import errors, health, openapi
+from api import collector, errors, health, openapi, reconciler
 from api.artifacts.routes import router as artifacts
 from api.auth import authorised
 from api.jobs.routes import router as jobs
 from api.middleware import BodyLimit, RequestContext
-from api.reconciler import reconciling
 from api.resources import Resources, open_resources
+from api.rounds import repeating
 from api.settings import Settings
 from api.stopping import noticing_stop
 from api.strategies.routes import router as strategies
@@ -33,7 +33,7 @@ EVERYWHERE = errors.responses(
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the application; its reconciler runs while it is served."""
+    """Build the application; its reconciler and collector run while it is served."""
     app = FastAPI(
         title="Sentinel",
         version=version("sentinel-pruning"),
@@ -64,7 +64,12 @@ def _v1() -> APIRouter:
 @asynccontextmanager
 async def _serving(app: FastAPI) -> AsyncIterator[None]:
     resources: Resources = app.state.resources
-    with reconciling(resources), noticing_stop(resources.stopping):
+    settings = resources.settings
+    with (
+        repeating("reconciler", partial(reconciler.run_round, resources), every_s=settings.reconcile_s),
+        repeating("collector", partial(collector.run_round, resources), every_s=settings.collect_s),
+        noticing_stop(resources.stopping),
+    ):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(resources.news.run)
             yield

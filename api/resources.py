@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
+from api.metrics import Metrics
 from api.news import News
 from api.settings import Settings
 from api.store.database import Database, create_database
@@ -26,6 +27,7 @@ class Resources:
     storage: Storage
     stopping: Event
     news: News
+    metrics: Metrics
 
 
 def open_resources(settings: Settings) -> Resources:
@@ -37,6 +39,7 @@ def open_resources(settings: Settings) -> Resources:
         storage=Storage(settings.storage_uri),
         stopping=stopping,
         news=News(database, stopping),
+        metrics=Metrics(),
     )
 
 

@@ -49,7 +49,17 @@ class Settings(BaseSettings):
         30.0, ge=0, le=LONGEST_GRACE_S, description="Seconds that a job which is to stop gets to finish its cycle."
     )
     reconcile_s: float = Field(5.0, gt=0, description="Seconds between looks for expired leases and waiting jobs.")
+    retention_days: float | None = Field(
+        None, gt=0, description="Days after a job's end in which its files can be downloaded; for ever by default."
+    )
+    orphans_after_s: float = Field(
+        86_400.0, ge=0, description="Age in seconds from which a stored file that nothing names is deleted."
+    )
+    collect_s: float = Field(3600.0, gt=0, description="Seconds between looks for files that can be deleted.")
     max_attempts: int = Field(3, ge=1, description="Tries before a job whose workers get lost fails.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port on which each worker answers Prometheus; none by default."
+    )
     slots: int = Field(1, ge=1, description="Jobs that one worker runs at the same time.")
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
     host: str = Field("127.0.0.1", description="Address that the API listens on.")

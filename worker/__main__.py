@@ -8,6 +8,7 @@ from celery.signals import worker_shutting_down
 from api.settings import Settings
 from worker import tasks
 from worker.app import create_app
+from worker.metrics import WorkerMetrics, serving
 from worker.supervisor import Supervisor
 
 
@@ -16,7 +17,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings()
     app = create_app(settings)
-    with Supervisor(settings) as supervisor:
+    metrics = WorkerMetrics()
+    with serving(metrics, settings.metrics_port), Supervisor(settings, metrics) as supervisor:
         tasks.register(app, supervisor)
         worker_shutting_down.connect(lambda **_: supervisor.drain(), weak=False)
         listener = app.Worker(without_gossip=True, without_mingle=True, without_heartbeat=True, quiet=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from obstore.exceptions import BaseError
 from sqlalchemy.orm import Session
@@ -24,6 +24,7 @@ from api.store.database import Database
 from api.store.errors import DeadlineExceeded, LeaseLost, ObjectDamaged, ObjectMissing
 from api.store.files import NewArtifact
 from api.store.leases import Claim, Command, Recordable
+from api.store.models import Outcome
 from api.store.storage import Storage
 from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
 from worker.child import Runner
@@ -37,14 +38,21 @@ from worker.failures import (
     backoff_s,
 )
 from worker.keeper import LeaseKeeper
+from worker.metrics import PhaseClock, WorkerMetrics
 from worker.runner import Assignment
 from worker.shelf import Shelf
 
 logger = logging.getLogger(__name__)
 
-Ending = Callable[[Session], object]
 POLL_S = 0.2  # longest delay until a cancel, a drain or the time limit is noticed
 BATCH = 200  # events per transaction
+
+
+class _Ending(NamedTuple):
+    """How an attempt ends, and the one write that says so."""
+
+    outcome: Outcome
+    write: Callable[[Session], object]
 
 
 class _Cancelled(Exception):
@@ -71,11 +79,14 @@ class Attempt:
         database: Database,
         storage: Storage,
         draining: threading.Event,
+        metrics: WorkerMetrics,
     ) -> None:
         self._claim = claim
         self._runner = runner
         self._settings = settings
         self._draining = draining
+        self._metrics = metrics
+        self._phases = PhaseClock(metrics.phases)
         self._keeper = LeaseKeeper(
             database,
             claim,
@@ -95,23 +106,26 @@ class Attempt:
             with self._keeper:
                 ending = self._ending()
             # The last beat is over, so that it cannot meet a job that has ended.
-            self._keeper.write(ending)
+            self._keeper.write(ending.write)
+            self._metrics.attempts.labels(ending.outcome.value).inc()
         except LeaseLost:
+            self._metrics.fenced.inc()
             logger.warning("%s: the lease is lost; nothing more is written", self._claim.job_id)
         finally:
             self._runner.close()
 
-    def _ending(self) -> Ending:
-        """Do the work; returns the one write that ends the attempt."""
+    def _ending(self) -> _Ending:
+        """Do the work."""
         try:
             result = self._follow()
-            return partial(leases.succeed, claim=self._claim, result=result, artifacts=self._publish())
+            succeed = partial(leases.succeed, claim=self._claim, result=result, artifacts=self._publish())
+            return _Ending(Outcome.SUCCEEDED, succeed)
         except _Cancelled:
-            return partial(leases.finish_cancel, claim=self._claim)
+            return _Ending(Outcome.CANCELLED, partial(leases.finish_cancel, claim=self._claim))
         except _Paused:
-            return partial(leases.release, claim=self._claim, reason="pause")
+            return _Ending(Outcome.RELEASED, partial(leases.release, claim=self._claim, reason="pause"))
         except _Drained:
-            return partial(leases.release, claim=self._claim, reason="drain")
+            return _Ending(Outcome.RELEASED, partial(leases.release, claim=self._claim, reason="drain"))
         except LeaseLost:
             raise
         except AttemptFailed as failure:
@@ -120,13 +134,15 @@ class Attempt:
             logger.exception("%s: attempt %d broke", self._claim.job_id, self._claim.attempt)
             return self._failure(AttemptFailed(AttemptBroken(error).as_dict()))
         finally:
+            self._phases.stop()
             self._runner.kill()
 
-    def _failure(self, failure: AttemptFailed) -> Ending:
+    def _failure(self, failure: AttemptFailed) -> _Ending:
         error = failure.report(log_tail=self._runner.log_tail())
         logger.warning("%s: attempt %d failed: %s", self._claim.job_id, self._claim.attempt, error["message"])
         retry_in = backoff_s(self._claim.attempt)
-        return partial(leases.fail, claim=self._claim, error=error, retry=failure.retry, backoff_s=retry_in)
+        fail = partial(leases.fail, claim=self._claim, error=error, retry=failure.retry, backoff_s=retry_in)
+        return _Ending(Outcome.FAILED, fail)
 
     def _follow(self) -> dict[str, Any]:
         """Relay the child's events until it ends; returns its result."""
@@ -180,6 +196,9 @@ class Attempt:
         self._record(pending)
 
     def _record(self, events: list[Recordable]) -> None:
+        for event in events:
+            if isinstance(event, PhaseStarted):
+                self._phases.start(event.phase.value)
         if events:
             self._keeper.write(partial(leases.record_events, claim=self._claim, events=events))
 

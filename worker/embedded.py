@@ -165,9 +165,14 @@ def _bindable_port(host: str, port: int) -> int:
 
 def as_environment(settings: Settings) -> dict[str, str]:
     """The variables from which a child reads the same settings."""
-    values = {name: getattr(settings, name) for name in Settings.model_fields}
-    texts = {name: os.pathsep.join(map(str, v)) if isinstance(v, list) else str(v) for name, v in values.items()}
-    return {f"SENTINEL_{name.upper()}": text for name, text in texts.items()}
+    return {f"SENTINEL_{name.upper()}": _as_text(getattr(settings, name)) for name in Settings.model_fields}
+
+
+def _as_text(value: object) -> str:
+    """As a variable says it; an empty one counts as unset."""
+    if isinstance(value, list):
+        return os.pathsep.join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def exit_on_signals() -> None:

@@ -18,6 +18,7 @@ from api.store.leases import Claim
 from api.store.storage import Storage
 from worker.attempt import Attempt
 from worker.child import Runner
+from worker.metrics import WorkerMetrics
 from worker.scratch import Scratch
 
 logger = logging.getLogger(__name__)
@@ -26,8 +27,9 @@ logger = logging.getLogger(__name__)
 class Supervisor:
     """What one worker process does about jobs. Open it before use; closing it ends every child."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: WorkerMetrics) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._draining = threading.Event()
         self._spawning = threading.Lock()
@@ -70,7 +72,9 @@ class Supervisor:
             claim = leases.claim_next(session, worker=self._name, lease_s=self._settings.lease_s)
         if claim is None:
             return False
-        self._attempt(claim)
+        self._metrics.claim_wait.observe(claim.waited_s)
+        with self._metrics.busy.track_inprogress():
+            self._attempt(claim)
         return True
 
     def _attempt(self, claim: Claim) -> None:
@@ -81,6 +85,7 @@ class Supervisor:
             database=self._database,
             storage=self._storage,
             draining=self._draining,
+            metrics=self._metrics,
         )
         attempt.run()
 

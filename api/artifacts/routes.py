@@ -23,7 +23,7 @@ router = APIRouter(tags=["artifacts"])
 
 BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 CONTENT_RESPONSES = {
-    **responses(HTTPStatus.NOT_FOUND, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
+    **responses(HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     HTTPStatus.OK: BYTES,
     HTTPStatus.PARTIAL_CONTENT: {**BYTES, "description": "The range that was asked for."},
     HTTPStatus.NOT_MODIFIED: {"description": "The caller has these bytes."},
@@ -41,7 +41,7 @@ def of_job(job_id: JobId, caller: Caller, session: ReadSession) -> ArtifactList:
     summary="Download the pruned model as a tar",
     response_class=StreamingResponse,
     responses={
-        **responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+        **responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE),
         HTTPStatus.OK: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}},
     },
 )

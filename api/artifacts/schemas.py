@@ -26,6 +26,7 @@ class ArtifactView(BaseModel):
     bytes: int
     media_type: str
     created_at: datetime
+    expired_at: datetime | None = Field(description="Since when its bytes are not kept any more.")
     links: ArtifactLinks
 
     @classmethod

@@ -10,6 +10,7 @@ from api.artifacts.schemas import ArtifactList, ArtifactView
 from api.auth import Principal
 from api.refusals import NoCheckpoint
 from api.store import files
+from api.store.errors import ArtifactExpired
 from api.store.jobs import get_job
 from api.store.models import Artifact, ArtifactKind
 from api.store.states import is_terminal
@@ -27,9 +28,11 @@ def find(session: Session, caller: Principal, artifact_id: str, *, storage: Stor
 
     Raises:
         ArtifactNotFound: No such file, or somebody else's.
+        ArtifactExpired: It is not kept any more.
         ObjectMissing: The storage has lost it; asked now, while it can still be said.
     """
     artifact = files.get_artifact(session, caller.tenant, artifact_id)
+    _check_kept(artifact)
     storage.head(artifact.storage_key)
     return artifact
 
@@ -39,13 +42,20 @@ def checkpoint(session: Session, caller: Principal, job_id: str, *, storage: Sto
 
     Raises:
         NoCheckpoint: The job has not ended, or ended before it had kept a cycle.
+        ArtifactExpired: It is not kept any more.
     """
     job = get_job(session, caller.tenant, job_id)
     published = [a for a in files.list_artifacts(session, job.id) if a.kind == ArtifactKind.CHECKPOINT]
     if not published:
         kept = "has not ended yet" if not is_terminal(job.state) else "ended before it had kept a cycle"
         raise NoCheckpoint(f"The job is {job.state}: it {kept}.")
+    _check_kept(published[0])
     return [_member(artifact, storage) for artifact in published]
+
+
+def _check_kept(artifact: Artifact) -> None:
+    if artifact.expired_at is not None:
+        raise ArtifactExpired(artifact.path)
 
 
 def _member(artifact: Artifact, storage: Storage) -> tar.Member:

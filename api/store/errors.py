@@ -31,6 +31,17 @@ class ArtifactNotFound(StoreError):
         super().__init__(f"There is no artifact {artifact_id!r}.")
 
 
+class ArtifactExpired(StoreError):
+    """The files of the job were kept as long as the operator wanted."""
+
+    code = "artifact_expired"
+    fault = Fault.USER
+    next_step = "Retry the job to make its files again; SENTINEL_RETENTION_DAYS says how long they are kept."
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is not kept any more.")
+
+
 class InvalidTransition(StoreError):
     """The job's state does not allow the step.
 

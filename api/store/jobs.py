@@ -13,7 +13,6 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from api.store.database import db_now
 from api.store.errors import DeadlineInvalid, IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
 from api.store.files import newest_checkpoint, publish_last_cycle
 from api.store.models import Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
@@ -225,7 +224,7 @@ def request_cancel(session: Session, tenant: str, job_id: str, *, grace_s: float
         return move(session, job, State.CANCELLING, reason="cancel requested", grace_s=grace_s)
     if State.CANCELLED in TRANSITIONS[job.state]:
         publish_last_cycle(session, job.id)
-    return move(session, job, State.CANCELLED, reason="cancel requested", finished_at=db_now())
+    return move(session, job, State.CANCELLED, reason="cancel requested")
 
 
 def request_pause(session: Session, tenant: str, job_id: str, *, grace_s: float) -> Job:

@@ -17,7 +17,7 @@ from api.store.database import db_now
 from api.store.errors import LeaseLost
 from api.store.files import NewArtifact, newest_checkpoint, publish, publish_last_cycle
 from api.store.models import Attempt, Checkpoint, Job, Json, ManifestFile, Metric, Outcome
-from api.store.states import LEASED, State, is_terminal
+from api.store.states import LEASED, State
 from api.store.transitions import add_event, lock_job, move
 from sentinel.events import MessageLogged, MetricRecorded, PhaseStarted, Progressed
 
@@ -56,6 +56,7 @@ class Claim:
         job_id: The job.
         token: The fencing number of this claim.
         attempt: Number of this try, from 1.
+        waited_s: Seconds since it might have been claimed.
         spec: The concrete spec.
         resume: Files of the newest resume state; null starts from the beginning.
     """
@@ -63,6 +64,7 @@ class Claim:
     job_id: str
     token: int
     attempt: int
+    waited_s: float
     spec: Json
     resume: tuple[ManifestFile, ...] | None
 
@@ -95,7 +97,10 @@ def claim_next(session: Session, *, worker: str, lease_s: float) -> Claim | None
     session.add(Attempt(job_id=job.id, token=job.lease_token, number=job.attempt, worker=worker))
     kept = newest_checkpoint(session, job.id)
     resume = None if kept is None else tuple(kept.manifest)
-    return Claim(job_id=job.id, token=job.lease_token, attempt=job.attempt, spec=job.spec, resume=resume)
+    waited_s = (job.updated_at - job.not_before).total_seconds()
+    return Claim(
+        job_id=job.id, token=job.lease_token, attempt=job.attempt, waited_s=waited_s, spec=job.spec, resume=resume
+    )
 
 
 def heartbeat(session: Session, claim: Claim, lease_s: float) -> Order:
@@ -234,8 +239,6 @@ def leave(
         .where(Attempt.job_id == job.id, Attempt.token == job.lease_token)
         .values(finished_at=db_now(), outcome=outcome, error=error)
     )
-    if is_terminal(to):
-        values["finished_at"] = db_now()
     if to == State.FAILED:
         values["error"] = error
     if to in (State.FAILED, State.CANCELLED):

@@ -190,7 +190,7 @@ class Metric(Base):
 
 
 class Artifact(Base):
-    """An immutable file of a finished job; the row is its publication."""
+    """An immutable file of a finished job; the row is its publication, and stays when the file has expired."""
 
     __tablename__ = "artifacts"
 
@@ -204,8 +204,9 @@ class Artifact(Base):
     media_type: Mapped[str]
     storage_key: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
+    expired_at: Mapped[datetime | None]
 
-    __table_args__ = (Index(None, "job_id", "path", unique=True),)
+    __table_args__ = (Index(None, "job_id", "path", unique=True), Index(None, "storage_key"))
 
 
 class Checkpoint(Base):

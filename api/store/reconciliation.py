@@ -4,6 +4,7 @@ Several processes may do this at once; every round is idempotent. Knows no queue
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
@@ -21,18 +22,31 @@ LAST_WORDS = 20  # lines of its history that the error of a lost worker shows
 UNHELD = (State.QUEUED, State.PAUSED)  # with no worker, and not at an end
 
 
-def reconcile(session: Session, *, limit: int) -> list[str]:
-    """Take away leases that have expired, fail what missed its deadline, find what waits. Several may run at once.
+class Round(NamedTuple):
+    """What a round did and found.
 
-    Returns:
-        Ids of queued jobs that are due, best first, at most `limit`: workers should be woken for them.
+    Attributes:
+        waiting: Ids of queued jobs that are due, best first: workers should be woken for them.
+        expired: How many leases were taken away.
+        missed: How many waiting jobs failed at their deadline.
     """
-    for job in _locked(session, Job.state.in_(LEASED), Job.lease_expires_at < db_now()):
+
+    waiting: list[str]
+    expired: int
+    missed: int
+
+
+def reconcile(session: Session, *, limit: int) -> Round:
+    """Take away leases that have expired, fail what missed its deadline, find what waits, at most `limit`."""
+    expired = _locked(session, Job.state.in_(LEASED), Job.lease_expires_at < db_now())
+    for job in expired:
         _expire(session, job)
-    for job in _locked(session, Job.state.in_(UNHELD), Job.deadline <= db_now()):
+    missed = _locked(session, Job.state.in_(UNHELD), Job.deadline <= db_now())
+    for job in missed:
         _miss_deadline(session, job)
     due = select(Job.id).where(Job.state == State.QUEUED, Job.not_before <= db_now())
-    return list(session.scalars(due.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)))
+    waiting = session.scalars(due.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit))
+    return Round(list(waiting), expired=len(expired), missed=len(missed))
 
 
 def _locked(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Job]:
@@ -45,7 +59,7 @@ def _miss_deadline(session: Session, job: Job) -> None:
     missed = DeadlineExceeded()
     error = {**missed.as_dict(), "log_tail": _last_words(session, job)}
     publish_last_cycle(session, job.id)
-    move(session, job, State.FAILED, reason=missed.message, error=error, finished_at=db_now())
+    move(session, job, State.FAILED, reason=missed.message, error=error)
 
 
 def _expire(session: Session, job: Job) -> None:

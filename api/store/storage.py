@@ -6,8 +6,9 @@ Keys are made of ids and hashes only, never of anything a user wrote.
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -18,6 +19,7 @@ from obstore.store import LocalStore, from_url
 from api.store.errors import ObjectDamaged, ObjectMissing
 
 PART_BYTES = 4 * 1024 * 1024
+KEYS_AT_ONCE = 1000
 
 
 class Stored(NamedTuple):
@@ -41,7 +43,9 @@ class Storage:
     """
 
     def __init__(self, uri: str) -> None:
-        self._store = LocalStore.from_url(uri, mkdir=True) if uri.startswith("file:") else from_url(uri)
+        self._store = (
+            LocalStore.from_url(uri, mkdir=True, automatic_cleanup=True) if uri.startswith("file:") else from_url(uri)
+        )
 
     def put_file(self, path: Path, prefix: str) -> Stored:
         """Store a file as `<prefix>/<sha256>`, durably, and read it back to be sure.
@@ -88,6 +92,19 @@ class Storage:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+    def older_than(self, age_s: float, *, prefix: str) -> Iterator[list[str]]:
+        """Keys under a prefix that were written longer ago, some at a time; how long is told by this host's clock."""
+        limit = datetime.now(UTC) - timedelta(seconds=age_s)
+        for found in obstore.list(self._store, prefix, chunk_size=KEYS_AT_ONCE):
+            keys = [entry["path"] for entry in found if entry["last_modified"] <= limit]
+            if keys:
+                yield keys
+
+    def delete(self, keys: Collection[str]) -> None:
+        """Remove objects; one that is gone already is no error."""
+        with suppress(FileNotFoundError):
+            obstore.delete(self._store, sorted(keys))
 
     def head(self, key: str) -> int:
         """Size in bytes.

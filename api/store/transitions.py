@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from api.store.database import db_now
 from api.store.errors import InvalidTransition
 from api.store.models import Job, JobEvent
-from api.store.states import TRANSITIONS, State, allowed_from
+from api.store.states import TRANSITIONS, State, allowed_from, is_terminal
 
 
 def lock_job(session: Session, job_id: str) -> Job | None:
@@ -40,6 +40,8 @@ def move(session: Session, job: Job, to: State, *, reason: str, **values: object
     if to not in TRANSITIONS[job.state]:
         raise InvalidTransition(state=job.state, to=to, allowed=allowed_from(job.state))
     before = job.state
+    if is_terminal(to):
+        values["finished_at"] = db_now()
     moved = session.scalar(
         update(Job)
         .where(Job.id == job.id, Job.state == before, Job.lease_token == job.lease_token)

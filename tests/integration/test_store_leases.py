@@ -148,7 +148,7 @@ def test_a_heartbeat_keeps_the_lease_and_brings_the_cancel(database):
     job_id = accept(database)
     taken = claim(database, lease_s=-1)
     assert write(database, leases.heartbeat, taken, 60).command == Command.CONTINUE
-    assert write(database, reconciliation.reconcile, limit=100) == []
+    assert write(database, reconciliation.reconcile, limit=100).waiting == []
     before = read(database, job_id).version
     write(database, jobs.request_cancel, "ann", job_id, grace_s=30)
     assert write(database, leases.heartbeat, taken, 60) == (Command.CANCEL, 30)
@@ -186,7 +186,7 @@ def test_a_worker_is_told_to_give_up_at_the_deadline_and_not_before(database):
     write(database, jobs.request_pause, "ann", job_id, grace_s=30)
     pass_deadline(database)
     assert write(database, leases.heartbeat, taken, 60).command == Command.GIVE_UP
-    assert write(database, reconciliation.reconcile, limit=9) == []
+    assert write(database, reconciliation.reconcile, limit=9).waiting == []
     assert read(database, job_id).state == State.PAUSING, "its worker ends it"
 
 
@@ -200,7 +200,7 @@ def test_what_no_worker_holds_fails_at_its_deadline(database, state):
     assert read(database, job_id).state == state
     pass_deadline(database)
     assert claim(database) is None
-    assert write(database, reconciliation.reconcile, limit=9) == []
+    assert write(database, reconciliation.reconcile, limit=9).waiting == []
     job = read(database, job_id)
     assert (job.state, job.error["code"], job.error["fault"]) == (State.FAILED, "deadline_exceeded", "user")
     assert "checkpoint" in job.error["log_tail"]
@@ -278,7 +278,7 @@ def test_a_pause_is_heard_and_resumed_behind_what_was_kept(database):
     write(database, leases.release, taken, "pause")
     job = read(database, job_id)
     assert (job.state, job.attempt, job.lease_owner, job.finished_at) == (State.PAUSED, 0, None, None)
-    assert write(database, reconciliation.reconcile, limit=100) == []
+    assert write(database, reconciliation.reconcile, limit=100).waiting == []
     assert claim(database) is None
 
     write(database, jobs.request_resume, "ann", job_id)
@@ -324,7 +324,7 @@ def test_a_lost_worker_gives_way_to_another_that_resumes(database):
         write(database, leases.record_checkpoint, lost, cycle, files)
     write(database, leases.heartbeat, lost, -1)
 
-    assert write(database, reconciliation.reconcile, limit=100) == []
+    assert write(database, reconciliation.reconcile, limit=100).waiting == []
     job, (attempt,) = read(database, job_id), attempts(database, job_id)
     assert (job.state, job.attempt, job.error, job.lease_owner) == (State.QUEUED, 1, None, None)
     assert job.not_before > job.updated_at
@@ -332,7 +332,7 @@ def test_a_lost_worker_gives_way_to_another_that_resumes(database):
     assert claim(database) is None
 
     make_due(database)
-    assert write(database, reconciliation.reconcile, limit=100) == [job_id]
+    assert write(database, reconciliation.reconcile, limit=100).waiting == [job_id]
     second = claim(database)
     assert (second.token, second.attempt, [file["path"] for file in second.resume]) == (2, 2, ["cycle-2"])
     write(database, leases.succeed, second, {}, [ARTIFACT])
@@ -350,7 +350,7 @@ def test_back_off_doubles_until_the_attempts_are_used_up(database):
         make_due(database)
     assert delays == pytest.approx([1, 2], abs=0.5)
     claim(database, lease_s=-1, worker="host-3")
-    assert write(database, reconciliation.reconcile, limit=100) == []
+    assert write(database, reconciliation.reconcile, limit=100).waiting == []
     job = read(database, job_id)
     assert (job.state, job.attempt, job.finished_at is None) == (State.FAILED, 3, False)
     assert (job.error["code"], job.error["fault"]) == ("worker_lost", "service")
@@ -375,8 +375,8 @@ def test_the_reconciler_names_the_best_of_what_waits_and_no_more_than_asked(data
         accept(database),
         accept(database, terms=Terms(priority=5)),
     )
-    assert write(database, reconciliation.reconcile, limit=2) == [urgent, old]
-    assert write(database, reconciliation.reconcile, limit=9) == [urgent, old, young]
+    assert write(database, reconciliation.reconcile, limit=2).waiting == [urgent, old]
+    assert write(database, reconciliation.reconcile, limit=9).waiting == [urgent, old, young]
 
 
 def test_reconcilers_at_once_expire_each_lease_once(database):

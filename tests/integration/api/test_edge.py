@@ -18,7 +18,7 @@ from api.store.models import ApiKey
 on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 
 
-OPEN = {"/livez", "/readyz", "/openapi.json"}
+OPEN = {"/livez", "/readyz", "/metrics", "/openapi.json"}
 
 
 def test_every_route_but_health_needs_a_key(service):

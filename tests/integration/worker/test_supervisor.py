@@ -18,6 +18,7 @@ from api.store.states import State, is_terminal
 from api.store.storage import Storage
 from sentinel.models.checking.fresh_process import reload_elsewhere
 from sentinel.spec import parse_spec
+from worker.metrics import WorkerMetrics
 from worker.shelf import Shelf
 from worker.supervisor import Supervisor
 
@@ -96,7 +97,7 @@ def settings(tmp_path_factory, migrated_sqlite):
 @pytest.fixture(scope="module")
 def bench(settings, tiny_spec):
     before = threading.active_count()
-    with Supervisor(settings) as supervisor:
+    with Supervisor(settings, WorkerMetrics()) as supervisor:
         bench = Bench(settings, supervisor, tiny_spec)
         yield bench
     bench.database.close()
@@ -210,6 +211,19 @@ def test_an_attempt_that_takes_too_long_is_stopped(bench):
     assert (job.state, job.error["code"], job.error["fault"]) == (State.FAILED, "runtime_exceeded", "user")
 
 
+def test_what_attempts_did_is_counted(bench):
+    registry = bench.supervisor._metrics.registry
+    before = registry.get_sample_value("sentinel_attempts_total", {"outcome": "succeeded"}) or 0
+    job_id = bench.submit()
+    bench.supervisor.run_queue()
+    assert bench.job(job_id).state == State.SUCCEEDED
+    assert registry.get_sample_value("sentinel_attempts_total", {"outcome": "succeeded"}) == before + 1
+    assert registry.get_sample_value("sentinel_busy_slots") == 0
+    assert registry.get_sample_value("sentinel_claim_wait_seconds_count") >= 1
+    assert registry.get_sample_value("sentinel_phase_seconds_sum", {"phase": "healing"}) > 0
+    assert registry.get_sample_value("sentinel_phase_seconds_count", {"phase": "publishing"}) >= 1
+
+
 def test_a_deadline_ends_a_running_job(bench):
     job_id = bench.submit(steps=ENDLESS)
     thread = bench.work()
@@ -283,7 +297,7 @@ def test_a_draining_worker_gives_its_job_back_uncharged_and_soon(bench):
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_job_on_postgresql_succeeds(database_url, tiny_spec, tmp_path):
     settings = Settings(home=tmp_path / "home", database_url=database_url, heartbeat_s=0.2, lease_s=30)
-    with Supervisor(settings) as supervisor:
+    with Supervisor(settings, WorkerMetrics()) as supervisor:
         bench = Bench(settings, supervisor, tiny_spec)
         job_id = bench.submit()
         supervisor.run_queue()

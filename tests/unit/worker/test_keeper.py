@@ -48,7 +48,7 @@ def test_a_kept_lease_outlives_its_first_expiry(database, claim):
         assert not lost.wait(1.5)
         keeper.check()
         with database.transaction() as session:
-            assert reconciliation.reconcile(session, limit=100) == []
+            assert reconciliation.reconcile(session, limit=100).waiting == []
 
 
 def test_a_lease_that_went_to_another_worker_stops_the_work_and_every_write(database, claim):

@@ -1,0 +1,59 @@
+"""Which stored files nobody can ask for any more.
+
+A file counts as long as a row names it: an artifact that has not expired, or the state from which a job would go on.
+Rows go first and files later, so that no row ever names a file that was deleted.
+"""
+
+from collections.abc import Collection, Iterable
+
+from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from api.store.database import db_now
+from api.store.models import Artifact, Checkpoint, Job, ManifestFile
+from api.store.states import State, is_terminal
+
+TERMINAL = [state for state in State if is_terminal(state)]
+
+
+def expire_files(session: Session, *, retention_s: float) -> None:
+    """Let go of all files of jobs that ended longer ago. Their artifacts are still listed, as expired."""
+    ended = select(Job.id).where(Job.state.in_(TERMINAL), Job.finished_at < db_now(-retention_s))
+    kept = update(Artifact).where(Artifact.expired_at.is_(None), Artifact.job_id.in_(ended))
+    session.execute(kept.values(expired_at=db_now()), execution_options={"synchronize_session": False})
+    session.execute(
+        delete(Checkpoint).where(Checkpoint.job_id.in_(ended)), execution_options={"synchronize_session": False}
+    )
+
+
+def drop_superseded_states(session: Session) -> None:
+    """Let go of every state but the newest of each job: only from that one a job would go on."""
+    key = (Checkpoint.job_id, Checkpoint.cycle, Checkpoint.token)
+    newest_first = func.row_number().over(
+        partition_by=Checkpoint.job_id, order_by=(Checkpoint.cycle.desc(), Checkpoint.token.desc())
+    )
+    ranked = select(*key, newest_first.label("rank")).subquery()
+    older = select(ranked.c.job_id, ranked.c.cycle, ranked.c.token).where(ranked.c.rank > 1)
+    session.execute(delete(Checkpoint).where(tuple_(*key).in_(older)), execution_options={"synchronize_session": False})
+
+
+def adopted_keys(session: Session) -> set[str]:
+    """Files in other jobs' folders that retries have taken over, and from which they have not gone on yet."""
+    return _keys(session.scalars(select(Checkpoint.manifest).where(Checkpoint.token == 0)))
+
+
+def referenced_keys(session: Session, keys: Collection[str]) -> set[str]:
+    """Those of `keys` that a row of their own job names, or an artifact of any."""
+    artifacts = select(Artifact.storage_key).where(Artifact.storage_key.in_(keys), Artifact.expired_at.is_(None))
+    owners = {_owner(key) for key in keys}
+    states = session.scalars(select(Checkpoint.manifest).where(Checkpoint.job_id.in_(owners)))
+    return set(session.scalars(artifacts)) | (_keys(states) & set(keys))
+
+
+def _keys(manifests: Iterable[list[ManifestFile]]) -> set[str]:
+    return {file["storage_key"] for manifest in manifests for file in manifest}
+
+
+def _owner(key: str) -> str:
+    """The job in whose folder a file lies: `jobs/<id>/attempts/…`."""
+    return key.split("/")[1]
