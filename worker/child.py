@@ -30,7 +30,7 @@ RUNNER = ("-P", "-m", "worker.runner")
 
 # What a child may inherit: paths, locale, proxies, and the settings of its numerical libraries.
 INHERITED_NAMES = frozenset({"PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"})
-INHERITED_PREFIXES = ("HF_", "CUDA", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH_", "LC_", "COVERAGE_")
+INHERITED_PREFIXES = ("HF_", "CUDA", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH_", "LC_")
 PROXY_NAMES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"})
 READY_TIMEOUT_S = 300.0  # a cold import of torch from a slow disk
 EXIT_TIMEOUT_S = 30.0
