@@ -23,6 +23,7 @@ from api.rounds import repeating
 from api.settings import Settings
 from api.stopping import noticing_stop
 from api.strategies.routes import router as strategies
+from api.workers.routes import router as workers
 
 EVERYWHERE = errors.responses(
     HTTPStatus.UNAUTHORIZED,
@@ -56,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _v1() -> APIRouter:
     """Everything that needs a key."""
     router = APIRouter(prefix="/v1", dependencies=[authorised], responses=EVERYWHERE)
-    for part in (jobs, artifacts, strategies):
+    for part in (jobs, artifacts, strategies, workers):
         router.include_router(part)
     return router
 

@@ -60,7 +60,11 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Port on which each worker answers Prometheus; none by default."
     )
-    slots: int = Field(1, ge=1, description="Jobs that one worker runs at the same time.")
+    slots: int = Field(
+        1,
+        ge=1,
+        description="Jobs that a worker runs at the same time on each of its devices: its GPUs, or else its processor.",
+    )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")

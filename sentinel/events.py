@@ -59,6 +59,14 @@ class MessageLogged(_Event):
     text: str
 
 
+class NeedsEstimated(_Event):
+    """What the experiment will take of its device's memory at most, told before the model is loaded."""
+
+    type: Literal["needs"] = "needs"
+    parameters: int
+    memory_bytes: int
+
+
 class CheckpointSaved(_Event):
     """The state after `cycle` lies complete in `directory`; a run can resume from it."""
 
@@ -82,7 +90,7 @@ class Failed(_Event):
 
 
 Event = Annotated[
-    PhaseStarted | Progressed | MetricRecorded | MessageLogged | CheckpointSaved | Finished | Failed,
+    PhaseStarted | Progressed | MetricRecorded | MessageLogged | NeedsEstimated | CheckpointSaved | Finished | Failed,
     Field(discriminator="type"),
 ]
 EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)

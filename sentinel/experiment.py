@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
-from sentinel.events import CheckpointSaved, Finished, Phase, Reporter
+from sentinel.events import CheckpointSaved, Finished, NeedsEstimated, Phase, Reporter
 from sentinel.inputs import Inputs, check_inputs, load_inputs
 from sentinel.manifest import read_sources
 from sentinel.measuring import continue_prompts, measure
+from sentinel.model_shape import read_shape
 from sentinel.models.evaluation import PROTOCOL, mean_loss
 from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
+from sentinel.needs import DoesNotFit, estimate
 from sentinel.outputs import describe, write_checkpoint, write_unfinished
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
@@ -49,6 +51,7 @@ def run(
     reporter: Reporter,
     resume: Path | None = None,
     allowed_roots: Sequence[Path] | None = None,
+    memory_bytes: int | None = None,
 ) -> Result:
     """Run one experiment.
 
@@ -61,6 +64,7 @@ def run(
         reporter: Hears every event; the last one is `Finished`.
         resume: A state folder of an earlier run of the same spec.
         allowed_roots: Folders that `source: path` may read from; None allows any.
+        memory_bytes: What there is for the run on its device; None does not ask.
 
     Raises:
         SentinelError: One of its subclasses, for everything that can be foreseen.
@@ -70,11 +74,19 @@ def run(
         tracker = ProgressTracker(log)
         torch.manual_seed(spec.seed)
         with tracker.phase(Phase.LOADING):
-            inputs = load_inputs(spec, allowed_roots=allowed_roots)
+            inputs = load_inputs(spec, allowed_roots=allowed_roots, admit=partial(_admit, spec, log, memory_bytes))
             check_inputs(spec, inputs)
         result = _Run(spec, inputs, output=output, reporter=log, tracker=tracker, resume=resume).result()
         log.emit(Finished(result=result.model_dump(mode="json")))
         return result
+
+
+def _admit(spec: Spec, reporter: Reporter, memory_bytes: int | None, folder: Path) -> None:
+    """Tell what the run will need; refuse it if that is more than there is."""
+    needs = estimate(spec, read_shape(folder))
+    reporter.emit(NeedsEstimated(parameters=needs.parameters, memory_bytes=needs.memory_bytes))
+    if memory_bytes is not None and needs.memory_bytes > memory_bytes:
+        raise DoesNotFit(needs, memory_bytes)
 
 
 class _Run:

@@ -3,7 +3,7 @@
 Knows what a spec asks of a model and a text together; changes neither.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +37,17 @@ class Inputs:
     text: str
 
 
-def load_inputs(spec: Spec, *, allowed_roots: Sequence[Path] | None) -> Inputs:
-    """Load the model and pack the text.
+def load_inputs(
+    spec: Spec, *, allowed_roots: Sequence[Path] | None, admit: Callable[[Path], None] = lambda _: None
+) -> Inputs:
+    """Load the model, once `admit` has seen its folder, and pack the text.
 
     Raises:
         SentinelError: As `load_model`, `load_documents` and `pack_windows` say; or the windows are too long.
     """
     device = resolve_device(spec.device)
     dense, tokenizer, family = load_model(
-        spec.model, device=device, dtype=spec.model.dtype, allowed_roots=allowed_roots
+        spec.model, device=device, dtype=spec.model.dtype, allowed_roots=allowed_roots, admit=admit
     )
     _check_length(spec.data.sequence_length, dense)
     documents = load_documents(spec.data, allowed_roots=allowed_roots)

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from sentinel.paths import BUILTIN_MODELS
 from sentinel.result import Result
 from sentinel.spec import BuiltinModel, HubModel, ModelSource, PathData, PathModel, Spec
 
 Unit = Literal["attention", "mlp"]
 
 MANIFEST_FILE = "sentinel.json"
-_BUILTIN_MODELS = Path(__file__).parent / "models" / "builtin"
 # What of a model's folder decides what is loaded from it.
 _MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model"})
 # Of the result: a place on this machine, and what `kept` says shorter.
@@ -172,7 +172,7 @@ def _model_folder(model: ModelSource) -> Path:
     if isinstance(model, PathModel):
         return Path(model.path).expanduser()
     if isinstance(model, BuiltinModel):
-        return _BUILTIN_MODELS / model.id
+        return BUILTIN_MODELS / model.id
     from huggingface_hub import snapshot_download  # what reads a manifest needs none
 
     # The folder of the commit that was loaded; it is in the cache since.

@@ -1,9 +1,14 @@
-"""Which local paths a spec may name. Torch-free, so the API can ask before it accepts a job."""
+"""Where built-in models lie, and which local paths a spec may name.
+
+Torch-free, so the API can ask before it accepts a job.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from sentinel.errors import PathNotAllowed
+
+BUILTIN_MODELS = Path(__file__).parent / "models" / "builtin"
 
 
 def check_roots(path: str | Path, roots: Sequence[Path] | None) -> Path:
@@ -21,3 +26,15 @@ def check_roots(path: str | Path, roots: Sequence[Path] | None) -> Path:
     if roots is not None and not any(resolved.is_relative_to(root.expanduser().resolve()) for root in roots):
         raise PathNotAllowed(f"The path {str(path)!r} is outside the folders that this service may read.")
     return resolved
+
+
+def check_folder_roots(path: str | Path, roots: Sequence[Path] | None) -> Path:
+    """As `check_roots`, of a folder and of everything that lies directly in it.
+
+    Raises:
+        PathNotAllowed: Something in it is a link that leads out of the roots.
+    """
+    folder = check_roots(path, roots)
+    for file in folder.iterdir() if folder.is_dir() else ():
+        check_roots(file, roots)
+    return folder

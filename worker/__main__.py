@@ -16,9 +16,9 @@ def main() -> int:
     """Listen until a signal comes; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings()
-    app = create_app(settings)
     metrics = WorkerMetrics()
     with serving(metrics, settings.metrics_port), Supervisor(settings, metrics) as supervisor:
+        app = create_app(settings.redis_url, slots=len(supervisor.slots))
         tasks.register(app, supervisor)
         worker_shutting_down.connect(lambda **_: supervisor.drain(), weak=False)
         listener = app.Worker(without_gossip=True, without_mingle=True, without_heartbeat=True, quiet=True)

@@ -27,6 +27,7 @@ from api.store.leases import Claim, Command, Recordable
 from api.store.models import Outcome
 from api.store.storage import Storage
 from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
+from sentinel.needs import DoesNotFit
 from worker.child import Runner
 from worker.failures import (
     AttemptBroken,
@@ -59,22 +60,19 @@ class _Cancelled(Exception):
     """The job's owner wants it stopped."""
 
 
-class _Paused(Exception):
-    """The job's owner wants it put aside."""
-
-
-class _Drained(Exception):
-    """This worker is going away."""
+class _Released(Exception):
+    """The job goes back unharmed: it was to be put aside, this worker goes away, or has too little memory for it."""
 
 
 class Attempt:
-    """Runs `claim` on `runner`. The runner's folder belongs to the attempt from now on."""
+    """Runs `claim` on `runner` with so much memory. The runner's folder belongs to the attempt from now on."""
 
     def __init__(
         self,
         claim: Claim,
         runner: Runner,
         *,
+        memory_bytes: int,
         settings: Settings,
         database: Database,
         storage: Storage,
@@ -83,6 +81,7 @@ class Attempt:
     ) -> None:
         self._claim = claim
         self._runner = runner
+        self._memory_bytes = memory_bytes
         self._settings = settings
         self._draining = draining
         self._metrics = metrics
@@ -122,10 +121,8 @@ class Attempt:
             return _Ending(Outcome.SUCCEEDED, succeed)
         except _Cancelled:
             return _Ending(Outcome.CANCELLED, partial(leases.finish_cancel, claim=self._claim))
-        except _Paused:
-            return _Ending(Outcome.RELEASED, partial(leases.release, claim=self._claim, reason="pause"))
-        except _Drained:
-            return _Ending(Outcome.RELEASED, partial(leases.release, claim=self._claim, reason="drain"))
+        except _Released as reason:
+            return _Ending(Outcome.RELEASED, partial(leases.release, claim=self._claim, reason=str(reason)))
         except LeaseLost:
             raise
         except AttemptFailed as failure:
@@ -165,6 +162,7 @@ class Attempt:
             spec=self._claim.spec,
             resume=self._resume(),
             allowed_roots=self._settings.model_roots,
+            memory_bytes=self._memory_bytes,
         )
 
     def _resume(self) -> Path | None:
@@ -188,6 +186,8 @@ class Attempt:
                     self._keep_state(event)
                 case Failed():
                     self._record(pending)
+                    if event.error["code"] == DoesNotFit.code:
+                        raise _Released("does not fit here")
                     raise AttemptFailed(event.error)
                 case Finished():
                     pass
@@ -225,7 +225,7 @@ class Attempt:
         self._keeper.check()
         self._check_order()
         if self._draining.is_set():
-            raise _Drained
+            raise _Released("drain")
 
     def _check_order(self) -> None:
         """A job that is to stop has a little time to finish its cycle, as only whole cycles are kept."""
@@ -238,7 +238,7 @@ class Attempt:
         if self._asked_to_stop is None:
             self._asked_to_stop = time.monotonic()
         if self._has_just_kept or time.monotonic() >= self._asked_to_stop + order.grace_s:
-            raise _Cancelled if order.command is Command.CANCEL else _Paused
+            raise _Cancelled if order.command is Command.CANCEL else _Released("pause")
 
     def _check_runtime(self) -> None:
         if time.monotonic() > self._deadline:

@@ -56,12 +56,15 @@ def child_environment(environment: Mapping[str, str], *, scratch: Path) -> dict[
 class Runner:
     """One child process with its own folder, session and log; runs one assignment and ends.
 
+    Args:
+        environment: Variables beside this process's own, to say on which device it runs.
+
     Attributes:
         folder: The child's scratch folder; `output` in it is its working directory.
         log: What the child and its libraries printed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
         self.output = folder / "output"
         self.log = folder / "runner.log"
@@ -69,11 +72,11 @@ class Runner:
             each.mkdir(parents=True)
         self._ready = threading.Event()
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._process = self._spawn()
+        self._process = self._spawn(child_environment({**os.environ, **environment}, scratch=folder))
         self._listener = threading.Thread(target=self._listen, name=f"runner-{self.pid}", daemon=True)
         self._listener.start()
 
-    def _spawn(self) -> subprocess.Popen[str]:
+    def _spawn(self, environment: Mapping[str, str]) -> subprocess.Popen[str]:
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, *RUNNER],
@@ -81,7 +84,7 @@ class Runner:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self.output,
-                env=child_environment(os.environ, scratch=self.folder),
+                env=environment,
                 start_new_session=True,
                 text=True,
                 encoding="utf-8",

@@ -15,6 +15,7 @@ class WorkerMetrics:
 
     Attributes:
         busy: Slots that run a job now.
+        idle_while_waiting: Seconds that free slots let a job wait which they could have run.
         claim_wait: From when a job might start until its claim.
         phases: How long each phase of an experiment took.
         attempts: Attempts that this worker brought to an end, by outcome.
@@ -24,6 +25,11 @@ class WorkerMetrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.busy = Gauge("sentinel_busy_slots", "Slots that run a job.", registry=registry)
+        self.idle_while_waiting = Counter(
+            "sentinel_idle_while_waiting_seconds",
+            "Slot seconds that stayed free from one look to the next though a job waited that would have fitted.",
+            registry=registry,
+        )
         self.claim_wait = Histogram(
             "sentinel_claim_wait_seconds",
             "From when a job might start until its claim.",

@@ -33,6 +33,7 @@ class Assignment(BaseModel):
         spec: The job's spec as it was accepted.
         resume: Cycle folder of an earlier attempt, if any.
         allowed_roots: Folders under which the spec may name files.
+        memory_bytes: What the device has for this attempt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class Assignment(BaseModel):
     spec: dict[str, Any]
     resume: Path | None
     allowed_roots: list[Path]
+    memory_bytes: int
 
 
 class OutOfMemory(SentinelError):
@@ -90,6 +92,7 @@ def _run(assignment: Assignment, reporter: LineReporter) -> None:
             reporter=reporter,
             resume=assignment.resume,
             allowed_roots=assignment.allowed_roots,
+            memory_bytes=assignment.memory_bytes,
         )
     except SentinelError as error:
         logger.exception("the experiment failed")

@@ -1,7 +1,7 @@
-"""Claims jobs and runs one attempt after the other, each in a fresh child from a warm runner.
+"""Claims jobs for free slots and runs one attempt after the other, each in a fresh child from a warm runner.
 
-Knows when a worker may take a job: it is not draining and a runner is ready. What happens inside
-an attempt is `attempt`'s business; who calls from how many threads is `app`'s.
+Knows when a worker may take a job: it is not draining, a slot is free and its runner is ready. Somebody rings when
+there may be work; a worker that hears nothing looks by itself. What happens inside an attempt is `attempt`'s business.
 """
 
 import logging
@@ -9,19 +9,31 @@ import os
 import socket
 import threading
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.settings import Settings
-from api.store import leases
+from api.store import leases, placement
 from api.store.database import Database, create_database
 from api.store.leases import Claim
 from api.store.storage import Storage
 from worker.attempt import Attempt
-from worker.child import Runner
+from worker.child import RunnerUnavailable
+from worker.devices import discover
 from worker.metrics import WorkerMetrics
 from worker.scratch import Scratch
+from worker.slots import Slot, offer_of, report_of
 
 logger = logging.getLogger(__name__)
+
+
+class _Placed(NamedTuple):
+    """A claim and the slot that it was made for."""
+
+    claim: Claim
+    slot: Slot
+    memory_bytes: int
 
 
 class Supervisor:
@@ -32,20 +44,29 @@ class Supervisor:
         self._metrics = metrics
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._draining = threading.Event()
-        self._spawning = threading.Lock()
+        self._claiming = threading.Lock()
+        self._lookers: list[threading.Thread] = []
+        self._idle_before = 0  # slots that were free at the last look while work waited for them
 
     def __enter__(self) -> Self:
         self._database: Database = create_database(self._settings.database_url)
         self._storage = Storage(self._settings.storage_uri)
         self._scratch = Scratch(self._settings.home / "scratch")
-        self._warm = Runner(self._scratch.new_folder())
+        self.slots = [
+            Slot(device, self._scratch.new_folder) for device in discover() for _ in range(self._settings.slots)
+        ]
+        self._patrol = threading.Thread(target=self._keep_looking, name="patrol")
+        self._patrol.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.drain()
-        self._warm.close()
+        for thread in (self._patrol, *self._lookers):
+            thread.join()
+        for slot in self.slots:
+            slot.close()
         self._scratch.close()
         self._database.close()
 
@@ -54,52 +75,89 @@ class Supervisor:
         self._draining.set()
 
     def run_queue(self) -> None:
-        """Claim and run jobs until none is due or the worker drains."""
-        while not self._draining.is_set() and self._run_next():
-            pass
-
-    def _run_next(self) -> bool:
-        """Run one job; false if there is none.
-
-        A runner must be ready before a job is claimed: a worker that cannot run jobs leaves them to others.
+        """Claim and run jobs until none is due that fits a free slot, or the worker drains.
 
         Raises:
             RunnerUnavailable: No runner starts here.
         """
-        if not self._warm_runner().wait_ready(self._draining):
-            return False
-        with self._database.transaction() as session:
-            claim = leases.claim_next(session, worker=self._name, lease_s=self._settings.lease_s)
-        if claim is None:
-            return False
-        self._metrics.claim_wait.observe(claim.waited_s)
-        with self._metrics.busy.track_inprogress():
-            self._attempt(claim)
-        return True
+        while (placed := self._claim()) is not None:
+            try:
+                self._attempt(placed)
+            finally:
+                placed.slot.give_back()
 
-    def _attempt(self, claim: Claim) -> None:
+    def _claim(self) -> _Placed | None:
+        """A job for the first free slot that one fits, which is taken from now on."""
+        for slot in self.slots:
+            if not self._draining.is_set() and slot.take():
+                placed = None
+                try:
+                    placed = self._claim_for(slot)
+                finally:
+                    if placed is None:
+                        slot.give_back()
+                if placed is not None:
+                    return placed
+        return None
+
+    def _claim_for(self, slot: Slot) -> _Placed | None:
+        """A runner must be ready before a job is claimed: a worker that cannot run jobs leaves them to others."""
+        if not slot.wait_ready(self._draining):
+            return None
+        # One at a time: what one claim promises of a device's memory, the next must not offer.
+        with self._claiming:
+            offer = offer_of(slot, self.slots)
+            with self._database.transaction() as session:
+                claim = leases.claim_next(session, worker=self._name, lease_s=self._settings.lease_s, offer=offer)
+            if claim is None:
+                return None
+            slot.needs_bytes = claim.needs_bytes or 0
+        self._metrics.claim_wait.observe(claim.waited_s)
+        return _Placed(claim, slot, offer.memory_bytes)
+
+    def _attempt(self, placed: _Placed) -> None:
         attempt = Attempt(
-            claim,
-            self._take_runner(),
+            placed.claim,
+            placed.slot.take_runner(),
+            memory_bytes=placed.memory_bytes,
             settings=self._settings,
             database=self._database,
             storage=self._storage,
             draining=self._draining,
             metrics=self._metrics,
         )
-        attempt.run()
+        with self._metrics.busy.track_inprogress():
+            attempt.run()
 
-    def _warm_runner(self) -> Runner:
-        """The runner that waits for the next job; a new one if it has died meanwhile."""
-        with self._spawning:
-            if not self._warm.alive:
-                logger.error("the warm runner has ended:\n%s", self._warm.log_tail())
-                self._warm.close()
-                self._warm = Runner(self._scratch.new_folder())
-            return self._warm
+    def _keep_looking(self) -> None:
+        """Until the worker drains: say that it lives, and look for work that nobody rang for."""
+        while not self._draining.wait(self._settings.heartbeat_s):
+            try:
+                self._look()
+            except SQLAlchemyError:
+                logger.warning("the database does not answer; looking again later", exc_info=True)
+        try:
+            with self._database.transaction() as session:
+                placement.withdraw(session, self._name)
+        except SQLAlchemyError:
+            logger.warning("could not sign off; the service will notice", exc_info=True)
 
-    def _take_runner(self) -> Runner:
-        """The warm runner; the next one starts to warm up at once."""
-        with self._spawning:
-            taken, self._warm = self._warm, Runner(self._scratch.new_folder())
-            return taken
+    def _look(self) -> None:
+        """Advertise, and put the free slots to work if a job waits that they could run."""
+        self._lookers = [thread for thread in self._lookers if thread.is_alive()]
+        free = [slot for slot in self.slots if not slot.busy]
+        with self._database.transaction() as session:
+            placement.advertise(session, self._name, [report_of(slot, self.slots) for slot in self.slots])
+            idle = [slot for slot in free if placement.work_waits(session, offer_of(slot, self.slots))]
+        self._metrics.idle_while_waiting.inc(min(len(idle), self._idle_before) * self._settings.heartbeat_s)
+        self._idle_before = len(idle)
+        lookers = [threading.Thread(target=self._run_queue_unasked, name="looker") for _ in idle]
+        for looker in lookers:
+            looker.start()
+        self._lookers += lookers
+
+    def _run_queue_unasked(self) -> None:
+        try:
+            self.run_queue()
+        except (RunnerUnavailable, SQLAlchemyError):
+            logger.exception("a look for work ended")

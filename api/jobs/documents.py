@@ -1,6 +1,7 @@
 """Request body → checked spec: parse JSON or YAML, then gather every mistake at once.
 
-Knows which folders a spec may name; loads no model and opens no file that the spec names.
+Knows which folders a spec may name; loads no model. Of the files that a spec names it opens only the weights of a
+checked one, to read their headers.
 """
 
 import hashlib
@@ -15,9 +16,11 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from api.refusals import MediaTypeUnsupported, SpecPathsNotAllowed
-from sentinel.errors import FieldError, PathNotAllowed, SpecInvalid
-from sentinel.paths import check_roots
-from sentinel.spec import Spec, model_section, parse_spec
+from sentinel.errors import FieldError, PathNotAllowed, SentinelError, SpecInvalid
+from sentinel.model_shape import read_shape
+from sentinel.needs import Needs, estimate
+from sentinel.paths import BUILTIN_MODELS, check_folder_roots, check_roots
+from sentinel.spec import BuiltinModel, HubModel, PathModel, Spec, model_section, parse_spec
 
 PARSERS: Mapping[str, Callable[[bytes], Any]] = MappingProxyType(
     {"application/json": json.loads, "application/yaml": yaml.safe_load}
@@ -62,14 +65,28 @@ def check(document: Any, *, roots: Sequence[Path]) -> Spec:  # noqa: ANN401 - wh
         SpecPathsNotAllowed: Nothing is wrong but the paths.
     """
     refused = [error for pointer, path in _paths(document) for error in _refused(pointer, path, roots)]
+    unfit = list(_unfit_for_a_service(document))
     try:
         spec = parse_spec(document)
     except SpecInvalid as invalid:
-        errors = [*invalid.errors, *refused]
-        raise SpecInvalid(f"The spec has {len(errors)} mistake(s).", errors=errors) from invalid
+        raise _all_of(*invalid.errors, *unfit, *refused) from invalid
+    if unfit:
+        raise _all_of(*unfit, *refused)
     if refused:
         raise SpecPathsNotAllowed(refused[0].message, errors=refused)
     return spec
+
+
+def _all_of(*errors: FieldError) -> SpecInvalid:
+    return SpecInvalid(f"The spec has {len(errors)} mistake(s).", errors=errors)
+
+
+def _unfit_for_a_service(document: Any) -> Iterator[FieldError]:  # noqa: ANN401 - valid or not
+    """What means something on one's own machine only."""
+    device = document.get("device") if isinstance(document, dict) else None
+    if isinstance(device, str) and device.startswith("cuda:"):
+        message = "A service chooses the GPU itself; ask for `cuda` or `auto`."
+        yield FieldError(pointer="/device", code="device_index", message=message)
 
 
 def _paths(document: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - valid or not
@@ -89,6 +106,20 @@ def _refused(pointer: str, path: str, roots: Sequence[Path]) -> Iterator[FieldEr
         check_roots(path, roots)
     except PathNotAllowed as error:
         yield FieldError(pointer=pointer, code=error.code, message=error.message)
+
+
+def needs_of(spec: Spec, *, roots: Sequence[Path]) -> Needs | None:
+    """What an experiment will take, if its model lies on this host; a worker finds out about any other."""
+    try:
+        match spec.model:
+            case BuiltinModel(id=name):
+                return estimate(spec, read_shape(BUILTIN_MODELS / name))
+            case PathModel(path=path):
+                return estimate(spec, read_shape(check_folder_roots(path, roots)))
+            case HubModel():
+                return None
+    except (SentinelError, OSError):
+        return None
 
 
 def fingerprint(document: Any) -> str:  # noqa: ANN401 - a document that `check` has passed

@@ -86,11 +86,11 @@ def submit(
 
 
 def _promise(response: Response, submitted: service.Written) -> JobView:
-    response.headers["Location"] = submitted.view.links.self
-    response.headers["ETag"] = quoted(submitted.version)
+    response.headers["Location"] = submitted.shown.view.links.self
+    response.headers["ETag"] = quoted(submitted.shown.tag)
     if submitted.already:
         response.headers["Idempotent-Replayed"] = "true"
-    return submitted.view
+    return submitted.shown.view
 
 
 @router.post(
@@ -99,9 +99,9 @@ def _promise(response: Response, submitted: service.Written) -> JobView:
     responses=BODY_PROBLEMS,
     openapi_extra={"requestBody": REQUEST_BODY},
 )
-def validate(document: Document, resources: Shared) -> Verdict:
-    """All mistakes at once, or the spec with every default filled in."""
-    return service.validate(document, settings=resources.settings)
+def validate(document: Document, session: ReadSession, resources: Shared) -> Verdict:
+    """All mistakes at once; or the spec with every default filled in, what it will take, and where it fits."""
+    return service.validate(session, document, settings=resources.settings)
 
 
 @router.get("", summary="List jobs, newest first", responses=responses(HTTPStatus.BAD_REQUEST))
@@ -109,6 +109,7 @@ def page(
     *,
     caller: Caller,
     session: ReadSession,
+    resources: Shared,
     state: State | None = None,
     name: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None,
     created_after: Annotated[AwareDatetime | None, Query(description="Only jobs submitted later.")] = None,
@@ -118,7 +119,7 @@ def page(
 ) -> JobPage:
     """Pages never shift or repeat while jobs are added."""
     wanted = JobFilter(state=state, name=name, created_after=created_after, created_before=created_before)
-    return service.page(session, caller, wanted, limit=limit, cursor=cursor)
+    return service.page(session, caller, wanted, settings=resources.settings, limit=limit, cursor=cursor)
 
 
 @router.get(
@@ -138,7 +139,7 @@ async def show(
 ) -> JobView | Response:
     """With `wait` and If-None-Match the answer comes as soon as the job changes."""
     shown = await watching.next_version(resources, caller, job_id, known=if_none_match, wait_s=wait)
-    tag = quoted(shown.version)
+    tag = quoted(shown.tag)
     if has_tag(if_none_match, tag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
     response.headers["ETag"] = tag
@@ -160,7 +161,7 @@ def cancel(
     What its last whole cycle left can then be downloaded. Asked again, the shorter grace counts.
     """
     grace_s = resources.settings.grace_s if grace_s is None else grace_s
-    return _answer(response, service.cancel(session, caller, job_id, grace_s=grace_s))
+    return _answer(response, service.cancel(session, caller, job_id, settings=resources.settings, grace_s=grace_s))
 
 
 @router.post("/{job_id}/pause", summary="Pause a job", **ASKED)
@@ -175,7 +176,7 @@ def pause(
 ) -> JobView:
     """A queued job is paused at once; a running one is `pausing` until its cycle is done or its grace is over."""
     grace_s = resources.settings.grace_s if grace_s is None else grace_s
-    return _answer(response, service.pause(session, caller, job_id, grace_s=grace_s))
+    return _answer(response, service.pause(session, caller, job_id, settings=resources.settings, grace_s=grace_s))
 
 
 @router.post("/{job_id}/resume", summary="Resume a paused job", **ASKED)
@@ -189,7 +190,7 @@ def resume(
     background: BackgroundTasks,
 ) -> JobView:
     """The job is queued and goes on behind its last finished cycle."""
-    resumed = _answer(response, service.resume(session, caller, job_id))
+    resumed = _answer(response, service.resume(session, caller, job_id, settings=resources.settings))
     background.add_task(dispatch.wake, resources.settings.redis_url)
     return resumed
 
@@ -230,10 +231,10 @@ def retry(
 
 
 def _answer(response: Response, written: service.Written) -> JobView:
-    response.headers["ETag"] = quoted(written.version)
+    response.headers["ETag"] = quoted(written.shown.tag)
     if written.already:
         response.status_code = HTTPStatus.OK
-    return written.view
+    return written.shown.view
 
 
 @router.get(

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from api.artifacts.schemas import ArtifactView
 from api.errors import ProblemField
 from api.store.models import Artifact, Attempt, Job, JobEvent, Metric, Outcome
+from api.store.placement import Placement
 from api.store.states import State, is_terminal
+from sentinel.needs import Needs
 from sentinel.spec import Spec
 
 
@@ -58,6 +60,10 @@ class JobSummary(_View):
     priority: int = Field(description="Higher runs first.")
     not_before: datetime = Field(description="When a queued job may start; later after an attempt that failed.")
     deadline: datetime | None = Field(description="When the job fails if it has not ended.")
+    queue_reason: str | None = Field(description="Why a queued job has not started; null if it is about to.")
+    needs_bytes: int | None = Field(
+        description="Estimated peak of its device's memory; null until a worker has seen the model."
+    )
     error: FailureView | None = Field(description="Why the job failed.")
     checkpoint_uri: str | None = Field(
         description="The pruned model as a tar, once the job has ended; without success, as its kept cycle left it."
@@ -70,7 +76,7 @@ class JobSummary(_View):
     links: JobLinks
 
     @classmethod
-    def of(cls, job: Job, **more: Any) -> Self:  # noqa: ANN401 - fields of subclasses
+    def of(cls, job: Job, placement: Placement, **more: Any) -> Self:  # noqa: ANN401 - fields of subclasses
         """Show a row."""
         columns = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
         here = f"/v1/jobs/{job.id}"
@@ -78,7 +84,8 @@ class JobSummary(_View):
         links = JobLinks(self=here, **{part: f"{here}/{part}" for part in parts})
         readable = job.state == State.SUCCEEDED or (is_terminal(job.state) and job.kept_cycle is not None)
         checkpoint_uri = f"{here}/checkpoint" if readable else None
-        return cls.model_validate({**columns, "links": links, "checkpoint_uri": checkpoint_uri, **more})
+        shown = {**columns, "links": links, "checkpoint_uri": checkpoint_uri, "queue_reason": placement.reason(job)}
+        return cls.model_validate(shown | more)
 
 
 class JobView(JobSummary):
@@ -89,9 +96,9 @@ class JobView(JobSummary):
     artifacts: list[ArtifactView] = Field(description="Its files, once the job has ended.")
 
     @classmethod
-    def whole(cls, job: Job, artifacts: Sequence[Artifact]) -> Self:
+    def whole(cls, job: Job, placement: Placement, artifacts: Sequence[Artifact]) -> Self:
         """Show a row with its published files."""
-        return cls.of(job, artifacts=[ArtifactView.of(artifact) for artifact in artifacts])
+        return cls.of(job, placement, artifacts=[ArtifactView.of(artifact) for artifact in artifacts])
 
 
 class JobPage(_View):
@@ -108,6 +115,10 @@ class Verdict(_View):
     valid: bool
     errors: list[ProblemField] = Field(description="Every mistake, all at once.")
     resolved_spec: Spec | None = Field(description="The spec with every default filled in; null if it is not valid.")
+    estimate: Needs | None = Field(
+        description="What it will take; null if it is not valid, or while nobody here has seen the model."
+    )
+    queue_reason: str | None = Field(description="What would keep the job from starting now; null if nothing would.")
 
 
 class EventView(_View):

@@ -4,6 +4,7 @@ import base64
 import binascii
 import csv
 import io
+import zlib
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -33,22 +34,30 @@ from api.store.errors import InvalidTransition
 from api.store.files import list_artifacts
 from api.store.jobs import JobFilter, Terms
 from api.store.models import Job
+from api.store.placement import Demand, Placement
 from api.store.states import State
 from sentinel.errors import SpecInvalid
+from sentinel.needs import Needs
+from sentinel.spec import Spec
 
 
 class Shown(NamedTuple):
-    """A job and the version that its entity tag names."""
+    """A job as it is, and its version."""
 
     view: JobView
     version: int
+
+    @property
+    def tag(self) -> str:
+        """Names this representation: what a job waits for changes without a new version."""
+        reason = self.view.queue_reason
+        return str(self.version) if reason is None else f"{self.version}.{zlib.crc32(reason.encode()):08x}"
 
 
 class Written(NamedTuple):
-    """As `Shown`; `already` when an earlier request had done it."""
+    """What a request did; `already` when an earlier one had done it."""
 
-    view: JobView
-    version: int
+    shown: Shown
     already: bool
 
 
@@ -70,6 +79,8 @@ def submit(
         DeadlineInvalid: No job could keep the deadline.
     """
     spec = documents.check(document, roots=settings.model_roots)
+    # Before the first statement: no lock of the database is held while files are read.
+    demand = _demand(spec, documents.needs_of(spec, roots=settings.model_roots))
     accepted = store.accept_job(
         session,
         tenant=caller.tenant,
@@ -78,9 +89,10 @@ def submit(
         name=spec.name,
         idempotency=(idempotency_key, _fingerprint(document, terms)) if idempotency_key else None,
         terms=terms,
+        demand=demand,
         request_id=request_id,
     )
-    return Written(*_show(session, accepted.job), already=accepted.replayed)
+    return Written(_show(session, accepted.job, settings), already=accepted.replayed)
 
 
 def retry(
@@ -109,7 +121,7 @@ def retry(
         idempotency=(idempotency_key, request) if idempotency_key else None,
         request_id=request_id,
     )
-    return Written(*_show(session, accepted.job), already=accepted.replayed)
+    return Written(_show(session, accepted.job, settings), already=accepted.replayed)
 
 
 def _fingerprint(document: object, terms: Terms) -> str:
@@ -118,26 +130,39 @@ def _fingerprint(document: object, terms: Terms) -> str:
     return documents.fingerprint([document, said] if any(said) else document)
 
 
-def validate(document: Any, *, settings: Settings) -> Verdict:  # noqa: ANN401 - whatever was parsed
+def validate(session: Session, document: Any, *, settings: Settings) -> Verdict:  # noqa: ANN401 - whatever was parsed
     """Check a document without any effect."""
     try:
         spec = documents.check(document, roots=settings.model_roots)
     except SpecInvalid as invalid:
         errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]
-        return Verdict(valid=False, errors=errors, resolved_spec=None)
-    return Verdict(valid=True, errors=[], resolved_spec=spec)
+        return Verdict(valid=False, errors=errors, resolved_spec=None, estimate=None, queue_reason=None)
+    needs = documents.needs_of(spec, roots=settings.model_roots)
+    obstacle = _placement(session, settings).obstacle(_demand(spec, needs))
+    return Verdict(valid=True, errors=[], resolved_spec=spec, estimate=needs, queue_reason=obstacle)
 
 
-def show(session: Session, caller: Principal, job_id: str) -> Shown:
+def _demand(spec: Spec, needs: Needs | None) -> Demand:
+    return Demand(spec.device, None if needs is None else needs.memory_bytes)
+
+
+def show(session: Session, caller: Principal, job_id: str, *, settings: Settings) -> Shown:
     """One job with everything known of it."""
-    return _show(session, store.get_job(session, caller.tenant, job_id))
+    return _show(session, store.get_job(session, caller.tenant, job_id), settings)
 
 
-def _show(session: Session, job: Job) -> Shown:
-    return Shown(JobView.whole(job, list_artifacts(session, job.id)), job.version)
+def _show(session: Session, job: Job, settings: Settings) -> Shown:
+    view = JobView.whole(job, _placement(session, settings), list_artifacts(session, job.id))
+    return Shown(view, job.version)
 
 
-def page(session: Session, caller: Principal, wanted: JobFilter, *, limit: int, cursor: str | None) -> JobPage:
+def _placement(session: Session, settings: Settings) -> Placement:
+    return Placement(session, silent_s=settings.lease_s)
+
+
+def page(
+    session: Session, caller: Principal, wanted: JobFilter, *, settings: Settings, limit: int, cursor: str | None
+) -> JobPage:
     """One page of the caller's jobs, newest first.
 
     Raises:
@@ -146,8 +171,9 @@ def page(session: Session, caller: Principal, wanted: JobFilter, *, limit: int, 
     after_id = None if cursor is None else _position(cursor)
     jobs = store.list_jobs(session, caller.tenant, wanted, limit=limit + 1, after_id=after_id)
     shown, has_more = jobs[:limit], len(jobs) > limit
+    placement = _placement(session, settings)
     return JobPage(
-        data=[JobSummary.of(job) for job in shown],
+        data=[JobSummary.of(job, placement) for job in shown],
         next_cursor=_cursor(shown[-1].id) if has_more else None,
         has_more=has_more,
     )
@@ -167,33 +193,34 @@ def _position(cursor: str) -> str:
     return job_id
 
 
-def cancel(session: Session, caller: Principal, job_id: str, *, grace_s: float) -> Written:
+def cancel(session: Session, caller: Principal, job_id: str, *, settings: Settings, grace_s: float) -> Written:
     """End a job without a result, a running one within `grace_s`. `already` when it had been cancelled before.
 
     Raises:
         InvalidTransition: The job has succeeded or failed.
     """
     request = partial(store.request_cancel, grace_s=grace_s)
-    return _ask(session, caller, job_id, request, under_way=set(), done={State.CANCELLED})
+    return _ask(session, caller, job_id, request, settings, under_way=set(), done={State.CANCELLED})
 
 
-def pause(session: Session, caller: Principal, job_id: str, *, grace_s: float) -> Written:
+def pause(session: Session, caller: Principal, job_id: str, *, settings: Settings, grace_s: float) -> Written:
     """Put a job aside, a running one within `grace_s`. `already` when it is paused.
 
     Raises:
         InvalidTransition: The job is being cancelled or has ended.
     """
     request = partial(store.request_pause, grace_s=grace_s)
-    return _ask(session, caller, job_id, request, under_way={State.PAUSING}, done={State.PAUSED})
+    return _ask(session, caller, job_id, request, settings, under_way={State.PAUSING}, done={State.PAUSED})
 
 
-def resume(session: Session, caller: Principal, job_id: str) -> Written:
+def resume(session: Session, caller: Principal, job_id: str, *, settings: Settings) -> Written:
     """Let a paused job go on. `already` when it is queued or running.
 
     Raises:
         InvalidTransition: The job is being cancelled or has ended.
     """
-    return _ask(session, caller, job_id, store.request_resume, under_way=set(), done={State.QUEUED, State.RUNNING})
+    done = {State.QUEUED, State.RUNNING}
+    return _ask(session, caller, job_id, store.request_resume, settings, under_way=set(), done=done)
 
 
 def _ask(
@@ -201,6 +228,7 @@ def _ask(
     caller: Principal,
     job_id: str,
     request: Callable[[Session, str, str], Job],
+    settings: Settings,
     *,
     under_way: AbstractSet[State],
     done: AbstractSet[State],
@@ -212,8 +240,8 @@ def _ask(
         if refused.state not in under_way | done:
             raise
         job = store.get_job(session, caller.tenant, job_id)
-        return Written(*_show(session, job), already=job.state in done)
-    return Written(*_show(session, job), already=False)
+        return Written(_show(session, job, settings), already=job.state in done)
+    return Written(_show(session, job, settings), already=False)
 
 
 def history(session: Session, caller: Principal, job_id: str, *, after: int, limit: int) -> EventPage:

@@ -32,13 +32,13 @@ async def next_version(
 
     def look() -> service.Shown:
         with resources.database.reading() as session:
-            return service.show(session, caller, job_id)
+            return service.show(session, caller, job_id, settings=resources.settings)
 
     deadline = time.monotonic() + wait_s
     while True:
         shown = await to_thread.run_sync(look)
         left_s = deadline - time.monotonic()
-        if left_s <= 0 or resources.stopping.is_set() or not has_tag(known, quoted(shown.version)):
+        if left_s <= 0 or resources.stopping.is_set() or not has_tag(known, quoted(shown.tag)):
             return shown
         await resources.news.changed(job_id, shown.version, left_s)
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from api.store.errors import DeadlineInvalid, IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
 from api.store.files import newest_checkpoint, publish_last_cycle
 from api.store.models import Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
+from api.store.placement import ANY_DEVICE, Demand
 from api.store.states import LEASED, TRANSITIONS, State, allowed_from, is_terminal
 from api.store.transitions import add_event, lock_job, move
 
@@ -54,6 +55,7 @@ def accept_job(
     name: str | None = None,
     idempotency: tuple[str, str] | None = None,
     terms: Terms = DEFAULT_TERMS,
+    demand: Demand = ANY_DEVICE,
     parent_id: str | None = None,
     request_id: str | None = None,
 ) -> Accepted:
@@ -67,6 +69,7 @@ def accept_job(
         name: For people; need not be unique.
         idempotency: (key, hash of the request); the same pair gives the same job again.
         terms: When and how urgently it should run.
+        demand: What it asks of a worker.
         parent_id: The job that this one tries again.
         request_id: Of the request that asked.
 
@@ -81,6 +84,8 @@ def accept_job(
         name=name,
         spec=spec,
         state=State.QUEUED,
+        device=demand.device,
+        needs_bytes=demand.memory_bytes,
         priority=terms.priority,
         deadline=terms.deadline,
         max_attempts=max_attempts,
@@ -132,6 +137,7 @@ def retry_job(
         name=parent.name,
         idempotency=idempotency,
         terms=Terms(priority=parent.priority),
+        demand=Demand(parent.device, parent.needs_bytes),
         parent_id=parent.id,
         request_id=request_id,
     )

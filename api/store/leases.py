@@ -17,11 +17,12 @@ from api.store.database import db_now
 from api.store.errors import LeaseLost
 from api.store.files import NewArtifact, newest_checkpoint, publish, publish_last_cycle
 from api.store.models import Attempt, Checkpoint, Job, Json, ManifestFile, Metric, Outcome
+from api.store.placement import ANYTHING, Offer, due, fits
 from api.store.states import LEASED, State
 from api.store.transitions import add_event, lock_job, move
-from sentinel.events import MessageLogged, MetricRecorded, PhaseStarted, Progressed
+from sentinel.events import MessageLogged, MetricRecorded, NeedsEstimated, PhaseStarted, Progressed
 
-Recordable = PhaseStarted | Progressed | MetricRecorded | MessageLogged
+Recordable = PhaseStarted | Progressed | MetricRecorded | MessageLogged | NeedsEstimated
 """Events that are recorded as they come; the others are acts of their own: `record_checkpoint`, `succeed`, `fail`."""
 
 
@@ -57,6 +58,7 @@ class Claim:
         token: The fencing number of this claim.
         attempt: Number of this try, from 1.
         waited_s: Seconds since it might have been claimed.
+        needs_bytes: Memory that it will take, None while that is not known.
         spec: The concrete spec.
         resume: Files of the newest resume state; null starts from the beginning.
     """
@@ -65,17 +67,16 @@ class Claim:
     token: int
     attempt: int
     waited_s: float
+    needs_bytes: int | None
     spec: Json
     resume: tuple[ManifestFile, ...] | None
 
 
-def claim_next(session: Session, *, worker: str, lease_s: float) -> Claim | None:
-    """Take the best queued job that is due: highest priority, then oldest. None when there is none."""
+def claim_next(session: Session, *, worker: str, lease_s: float, offer: Offer = ANYTHING) -> Claim | None:
+    """Take the best due job that fits the slot: highest priority, then oldest. None when there is none."""
     best = (
         select(Job)
-        .where(
-            Job.state == State.QUEUED, Job.not_before <= db_now(), Job.deadline.is_(None) | (Job.deadline > db_now())
-        )
+        .where(*due(), *fits(offer))
         .order_by(Job.priority.desc(), Job.created_at, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -99,7 +100,13 @@ def claim_next(session: Session, *, worker: str, lease_s: float) -> Claim | None
     resume = None if kept is None else tuple(kept.manifest)
     waited_s = (job.updated_at - job.not_before).total_seconds()
     return Claim(
-        job_id=job.id, token=job.lease_token, attempt=job.attempt, waited_s=waited_s, spec=job.spec, resume=resume
+        job_id=job.id,
+        token=job.lease_token,
+        attempt=job.attempt,
+        waited_s=waited_s,
+        needs_bytes=job.needs_bytes,
+        spec=job.spec,
+        resume=resume,
     )
 
 
@@ -149,6 +156,8 @@ def _shown(event: Recordable) -> dict[str, Any]:
             return {"phase": event.phase.value} | ({} if event.cycle is None else {"cycle": event.cycle})
         case Progressed():
             return {"progress": event.fraction}
+        case NeedsEstimated():
+            return {"needs_bytes": event.memory_bytes}
         case MetricRecorded() | MessageLogged():
             return {}
 

@@ -23,6 +23,23 @@ class ManifestFile(TypedDict):
     storage_key: str
 
 
+class SlotReport(TypedDict):
+    """What one slot of a worker has now.
+
+    Attributes:
+        device: Name of the device, for people.
+        devices: The values of a spec's `device` that it serves.
+        total_bytes, free_bytes: Memory of the device, and what of it a job could have.
+        busy: Whether it runs a job.
+    """
+
+    device: str
+    devices: list[str]
+    total_bytes: int
+    free_bytes: int
+    busy: bool
+
+
 class ArtifactKind(StrEnum):
     """What an artifact is to the reader of a job."""
 
@@ -73,6 +90,7 @@ class Base(DeclarativeBase):
         Json: JSON(none_as_null=True),
         list[str]: JSON,
         list[ManifestFile]: JSON,
+        list[SlotReport]: JSON,
     }
 
 
@@ -97,7 +115,8 @@ class Job(Base):
     `parent_id` is the job that this one tries again, which may be gone;
     `version` goes up with every change that a reader can see; `attempt` counts the tries charged to the job;
     `lease_token` goes up at every claim and fences the writes of earlier claims; `last_seq` is the newest event's seq;
-    `kept_cycle` is the last one whose state is kept; `grace_s` is how long a job that is to stop may go on.
+    `kept_cycle` is the last one whose state is kept; `grace_s` is how long a job that is to stop may go on;
+    `device` is the kind that it asks for; `needs_bytes` is what it will take of its memory, null until that is known.
     """
 
     __tablename__ = "jobs"
@@ -123,6 +142,8 @@ class Job(Base):
     grace_s: Mapped[float | None]
     kept_cycle: Mapped[int | None]
     last_seq: Mapped[int] = mapped_column(default=0)
+    device: Mapped[str] = mapped_column(server_default="auto")
+    needs_bytes: Mapped[int | None] = mapped_column(BigInteger)
     result: Mapped[Json | None]
     error: Mapped[Json | None]
     request_id: Mapped[str | None]
@@ -231,3 +252,14 @@ class IdempotencyKey(Base):
     request_hash: Mapped[str]
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class Worker(Base):
+    """A worker process, for as long as it is heard of."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    slots: Mapped[list[SlotReport]]
+    seen_at: Mapped[datetime]
+    started_at: Mapped[datetime] = mapped_column(default=db_now())

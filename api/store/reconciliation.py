@@ -14,6 +14,7 @@ from api.store.errors import DeadlineExceeded, WorkerLost
 from api.store.files import publish_last_cycle
 from api.store.leases import after_failure, leave
 from api.store.models import Job, JobEvent, Outcome
+from api.store.placement import due
 from api.store.states import LEASED, State
 from api.store.transitions import move
 
@@ -44,8 +45,9 @@ def reconcile(session: Session, *, limit: int) -> Round:
     missed = _locked(session, Job.state.in_(UNHELD), Job.deadline <= db_now())
     for job in missed:
         _miss_deadline(session, job)
-    due = select(Job.id).where(Job.state == State.QUEUED, Job.not_before <= db_now())
-    waiting = session.scalars(due.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit))
+    waiting = session.scalars(
+        select(Job.id).where(*due()).order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)
+    )
     return Round(list(waiting), expired=len(expired), missed=len(missed))
 
 

@@ -55,7 +55,9 @@ def test_an_upgrade_from_the_first_revision_loses_no_job_in_flight(empty_url):
     with database.transaction() as session:
         assert reconciliation.reconcile(session, limit=100).waiting == ["job_queued"]
         assert leases.claim_next(session, worker="w", lease_s=60).job_id == "job_queued"
-        holder = leases.Claim(job_id="job_running", token=1, attempt=1, waited_s=0, spec={}, resume=None)
+        holder = leases.Claim(
+            job_id="job_running", token=1, attempt=1, waited_s=0, needs_bytes=None, spec={}, resume=None
+        )
         leases.succeed(session, holder, {}, [])
     with pytest.raises(IntegrityError), database.transaction() as session:
         session.execute(text("UPDATE jobs SET version = 2 WHERE id = 'job_succeeded'"))

@@ -9,12 +9,11 @@ from itertools import chain, islice
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from sentinel.data.budget import FORWARD_TOKENS
 from sentinel.errors import DataInvalid, TokenizerInvalid
 
 # Documents tokenized per call: large enough for the fast tokenizer to use its threads, small enough to stop early.
 DOCUMENTS_PER_CALL = 256
-# Tokens per forward pass; bounds the memory that logits take.
-FORWARD_TOKENS = 4096
 
 
 def pack_windows(

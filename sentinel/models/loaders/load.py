@@ -4,7 +4,7 @@ Weights come from safetensors only, code from nowhere: folders are checked first
 checkpoints are rebuilt from `per_layer_config` instead of running the modelling file in them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +26,8 @@ from sentinel.models.loaders.checks import CheckedFolder, check_folder
 from sentinel.models.loaders.hub import download
 from sentinel.models.loaders.tokenizer import check_vocabulary, load_tokenizer
 from sentinel.models.loaders.uneven import UNEVEN_KEYS, rebuild
-from sentinel.paths import check_roots
+from sentinel.paths import BUILTIN_MODELS, check_folder_roots
 from sentinel.spec import BuiltinModel, HubModel, ModelSource
-
-_BUILTIN_MODELS = Path(__file__).parents[1] / "builtin"
 
 
 class LoadedModel(NamedTuple):
@@ -41,7 +39,12 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(
-    source: ModelSource, *, device: str | torch.device, dtype: str, allowed_roots: Sequence[Path] | None = None
+    source: ModelSource,
+    *,
+    device: str | torch.device,
+    dtype: str,
+    allowed_roots: Sequence[Path] | None = None,
+    admit: Callable[[Path], None] = lambda _: None,
 ) -> LoadedModel:
     """Load what a spec's model section names.
 
@@ -50,12 +53,14 @@ def load_model(
         device: Where its weights go.
         dtype: Name of the torch type of its weights.
         allowed_roots: Folders that a path must lie under; None allows any path.
+        admit: Called with the checked folder before anything of it is loaded; raises to refuse it.
 
     Raises:
         PathNotAllowed, ModelNotFound, ModelInvalid, ModelUnsafe, ModelUnsupported, TokenizerInvalid, HubUnreachable:
             As their docstrings say; each before anything was loaded, where that can be known.
     """
     folder = check_folder(_locate(source, allowed_roots))
+    admit(folder.path)
     with _as_model_invalid():
         config = _config(folder)
     tokenizer = load_tokenizer(folder.path, config=config)
@@ -70,11 +75,8 @@ def _locate(source: ModelSource, allowed_roots: Sequence[Path] | None) -> Path:
     if isinstance(source, HubModel):
         return download(source)
     if isinstance(source, BuiltinModel):
-        return _BUILTIN_MODELS / source.id
-    path = check_roots(source.path, allowed_roots)
-    for file in path.iterdir() if path.is_dir() else ():
-        check_roots(file, allowed_roots)
-    return path
+        return BUILTIN_MODELS / source.id
+    return check_folder_roots(source.path, allowed_roots)
 
 
 @contextmanager

@@ -12,8 +12,6 @@ import pytest
 
 from api.store.keys import create_key
 
-SUBMITTED = '"1"'
-
 
 @pytest.fixture
 def server(database, database_url, tmp_path, free_tcp_port):
@@ -49,11 +47,12 @@ def alive(client):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_who_waits_gets_an_answer_and_the_process_ends(server, spec, number):
     process, client = server
-    url = client.post("/v1/jobs", json=spec).json()["links"]["self"]
+    submitted = client.post("/v1/jobs", json=spec)
+    url = submitted.json()["links"]["self"]
     answers = []
 
     def poll():
-        answer = client.get(url, params={"wait": 30}, headers={"If-None-Match": SUBMITTED})
+        answer = client.get(url, params={"wait": 30}, headers={"If-None-Match": submitted.headers["ETag"]})
         answers.append(answer.status_code)
 
     def read():

@@ -42,9 +42,17 @@ class Bench:
 
     def work(self):
         """Let the worker look into the queue; returns the thread that does."""
-        thread = threading.Thread(target=self.supervisor.run_queue)
+        thread = threading.Thread(target=self.run_queue)
         thread.start()
         return thread
+
+    def run_queue(self):
+        """Let the worker look into the queue, and wait: it may have looked by itself a moment before."""
+        self.supervisor.run_queue()
+        deadline = time.monotonic() + DEADLINE_S
+        while any(slot.busy for slot in self.supervisor.slots):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def read(self, query, *arguments):
         with self.database.reading() as session:
@@ -79,7 +87,7 @@ class Bench:
         while not is_terminal(self.job(job_id).state):
             with self.database.transaction() as session:
                 session.execute(update(Job).where(Job.id == job_id).values(not_before=db_now()))
-            self.supervisor.run_queue()
+            self.run_queue()
 
     def busy_runner(self):
         """The child that runs an experiment, not the warm one."""
@@ -108,7 +116,7 @@ def bench(settings, tiny_spec):
 
 def test_an_experiment_that_the_user_must_mend_fails_at_once_and_says_so(bench):
     job_id = bench.submit(model={"source": "path", "path": "/somewhere/else"})
-    bench.supervisor.run_queue()
+    bench.run_queue()
     job = bench.job(job_id)
     assert (job.state, job.error["code"], job.error["fault"]) == (State.FAILED, "path_not_allowed", "user")
     assert set(job.error) == {"code", "fault", "message", "next_step", "log_tail"}
@@ -160,7 +168,7 @@ def test_a_retry_goes_on_behind_what_a_cancelled_job_kept(bench):
     assert bench.job(parent).state == State.CANCELLED
     with bench.database.transaction() as session:
         job_id = jobs.retry_job(session, "t", parent, from_start=False, max_attempts=3).job.id
-    bench.supervisor.run_queue()
+    bench.run_queue()
     assert (bench.job(job_id).state, bench.job(job_id).parent_id) == (State.SUCCEEDED, parent)
     assert bench.says(job_id, "Resumed after cycle 1")
     assert not bench.says(parent, "Resumed")
@@ -183,11 +191,11 @@ def test_a_pause_waits_for_the_cycle_and_loses_nothing(bench, wait_until_gone):
     assert (job.state, job.attempt, job.phase) == (State.PAUSED, 0, None)
     assert [event.data["cycle"] for event in bench.events(job_id) if event.type == "checkpoint"] == [1]
 
-    bench.supervisor.run_queue()
+    bench.run_queue()
     assert bench.job(job_id).state == State.PAUSED
     with bench.database.transaction() as session:
         jobs.request_resume(session, "t", job_id)
-    bench.supervisor.run_queue()
+    bench.run_queue()
     assert states(bench, job_id) == ["queued", "running", "pausing", "paused", "queued", "running", "succeeded"]
     assert bench.says(job_id, "Resumed after cycle 1")
 
@@ -206,7 +214,7 @@ def test_a_cycle_that_takes_too_long_for_a_pause_is_given_up(bench):
 
 def test_an_attempt_that_takes_too_long_is_stopped(bench):
     job_id = bench.submit(steps=ENDLESS, limits={"max_runtime_s": 2})
-    bench.supervisor.run_queue()
+    bench.run_queue()
     job = bench.job(job_id)
     assert (job.state, job.error["code"], job.error["fault"]) == (State.FAILED, "runtime_exceeded", "user")
 
@@ -215,7 +223,7 @@ def test_what_attempts_did_is_counted(bench):
     registry = bench.supervisor._metrics.registry
     before = registry.get_sample_value("sentinel_attempts_total", {"outcome": "succeeded"}) or 0
     job_id = bench.submit()
-    bench.supervisor.run_queue()
+    bench.run_queue()
     assert bench.job(job_id).state == State.SUCCEEDED
     assert registry.get_sample_value("sentinel_attempts_total", {"outcome": "succeeded"}) == before + 1
     assert registry.get_sample_value("sentinel_busy_slots") == 0

@@ -19,7 +19,7 @@ def test_a_child_sees_no_secrets_and_what_it_needs(tmp_path):
 
 @pytest.fixture
 def runner(tmp_path):
-    runner = Runner(tmp_path / "runner")
+    runner = Runner(tmp_path / "runner", {})
     yield runner
     runner.close()
 

@@ -5,7 +5,7 @@ from api.store.leases import Claim
 from api.store.storage import Storage
 from worker.shelf import Shelf
 
-CLAIM = Claim(job_id="job_1", token=2, attempt=1, waited_s=0, spec={}, resume=None)
+CLAIM = Claim(job_id="job_1", token=2, attempt=1, waited_s=0, needs_bytes=None, spec={}, resume=None)
 
 
 @pytest.fixture

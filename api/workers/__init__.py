@@ -1,0 +1,1 @@
+"""Workers: who runs jobs, and on what."""

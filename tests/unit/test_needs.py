@@ -1,0 +1,58 @@
+"""What a run will need, from the headers of the weights and the spec."""
+
+import json
+
+import pytest
+
+from sentinel.errors import ModelInvalid
+from sentinel.model_shape import read_shape
+from sentinel.models.loaders.load import load_model
+from sentinel.needs import RECONSTRUCTION_COPIES, estimate
+from sentinel.paths import BUILTIN_MODELS
+from sentinel.pruning.reconstruction import HISTORY
+from sentinel.spec import BuiltinModel, parse_spec
+
+
+def needs(**sections):
+    document = {"model": "builtin/llama", "prune": {"target": {"sparsity": 0.5}}, **sections}
+    return estimate(parse_spec(document), read_shape(BUILTIN_MODELS / "llama"))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_the_headers_tell_what_the_loaded_model_has(name):
+    model = load_model(BuiltinModel(id=name), device="cpu", dtype="float32").model
+    shape = read_shape(BUILTIN_MODELS / name)
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert len(shape.layers) == model.config.num_hidden_layers
+    assert shape.embedding == (model.config.vocab_size, model.config.hidden_size)
+
+
+def test_shards_are_added_up(tmp_path):
+    for shard, layer in (("a", 0), ("b", 1)):
+        header = json.dumps({f"model.layers.{layer}.w": {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, 128]}})
+        length = len(header).to_bytes(8, "little")
+        (tmp_path / f"model-{shard}.safetensors").write_bytes(length + header.encode())
+    assert read_shape(tmp_path).parameters == 64
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 8, (9).to_bytes(8, "little") + b'{"a": 1}x', (14).to_bytes(8, "little") + b'{"a": {"b": 1}}'],
+)
+def test_a_damaged_header_is_said(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelInvalid, match="header"):
+        read_shape(tmp_path)
+
+
+def test_more_of_anything_needs_more():
+    least = needs(heal=None, prune={"target": {"sparsity": 0.5}, "compensation": None})
+    assert needs(prune={"target": {"sparsity": 0.5}, "compensation": None}).memory_bytes > least.memory_bytes
+    fitted = needs(heal=None, prune={"target": {"sparsity": 0.5}, "calibration_sequences": 5000})
+    assert fitted.memory_bytes > least.memory_bytes
+    longer = {"source": "builtin", "sequence_length": 32768}
+    assert needs(data=longer).memory_bytes > needs().memory_bytes
+
+
+def test_what_the_estimate_says_of_the_fit_is_what_the_fit_does():
+    assert RECONSTRUCTION_COPIES == 2 * HISTORY + 8

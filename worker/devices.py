@@ -1,0 +1,99 @@
+"""What this host has to run experiments on: its NVIDIA GPUs, or else itself.
+
+Asks the driver (NVML), never CUDA: a process that has touched CUDA holds memory on the device. Knows no jobs.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import psutil
+import pynvml
+
+# Where the kernel tells a container what it may have and has (control groups, version 2).
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class Memory(NamedTuple):
+    """Of a device, in bytes; `free` is what nobody uses."""
+
+    total: int
+    free: int
+
+
+class Device(Protocol):
+    """Something that experiments run on."""
+
+    name: str
+    serves: tuple[str, ...]
+    """The values of a spec's `device` that it can run."""
+    environment: Mapping[str, str]
+    """What a process must find in its environment to use this device and no other."""
+
+    def memory(self) -> Memory:
+        """As it is now."""
+
+
+class Host:
+    """The processor and its memory."""
+
+    def __init__(self) -> None:
+        self.name = platform.processor() or platform.machine()
+        self.serves: tuple[str, ...] = ("auto", "cpu", "mps") if sys.platform == "darwin" else ("auto", "cpu")
+        self.environment: Mapping[str, str] = {}
+
+    def memory(self) -> Memory:
+        """The host's, or the container's where that is less."""
+        host = psutil.virtual_memory()
+        limit = _cgroup_bytes("memory.max")
+        if limit is None or limit >= host.total:
+            return Memory(host.total, host.available)
+        return Memory(limit, min(host.available, limit - (_cgroup_bytes("memory.current") or 0)))
+
+
+def _cgroup_bytes(name: str) -> int | None:
+    """A number of this process's control group; None where there is none or no limit."""
+    try:
+        text = (CGROUP / name).read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+class Gpu:
+    """One NVIDIA GPU, or one partition of it, by its UUID."""
+
+    serves: tuple[str, ...] = ("auto", "cuda")
+
+    def __init__(self, uuid: str) -> None:
+        self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        self.name = str(pynvml.nvmlDeviceGetName(self._handle))
+        self.environment: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": uuid}
+
+    def memory(self) -> Memory:
+        """As the driver tells it, whoever uses the device."""
+        found = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
+        return Memory(int(found.total), int(found.free))
+
+
+def discover() -> Sequence[Device]:
+    """Every GPU that this process may see; the host if there is none."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        return [Host()]
+    every = [
+        str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(pynvml.nvmlDeviceGetCount())
+    ]
+    return [Gpu(uuid) for uuid in visible(every, os.environ.get("CUDA_VISIBLE_DEVICES"))] or [Host()]
+
+
+def visible(uuids: Sequence[str], asked: str | None) -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` leaves of the devices: all without it, else those it names by index or UUID."""
+    if asked is None:
+        return list(uuids)
+    names = [name.strip() for name in asked.split(",") if name.strip()]
+    return [uuids[int(name)] if name.isdecimal() else name for name in names]
