@@ -18,11 +18,11 @@ from typing import Any, Self
 
 import httpx
 
+from sentinel.downloading import download
 from sentinel.errors import Fault, SentinelError
 from sentinel.replies import Attempt, Job, JobEvent, JobSummary
 from sentinel.spec import Spec
 from sentinel.transport import Busy, Retry, ServiceUnreachable, check, patiently
-from sentinel.unpacking import unpack
 
 READ_TIMEOUT_S = 60.0  # longer than a long poll, and than the pings of an event stream are apart
 LONG_POLL_S = 20
@@ -238,15 +238,8 @@ class SentinelClient:
         job = self.get(job_id)
         if job.checkpoint_uri is None:
             raise NoCheckpoint(f"The job {job_id} is {job.state}.")
-        files = {a.path.removeprefix(CHECKPOINT): a.sha256 for a in job.artifacts if a.path.startswith(CHECKPOINT)}
-        uri = job.checkpoint_uri
-
-        def download() -> None:
-            with self._http.stream("GET", uri) as answer:
-                check(answer)
-                unpack(answer.iter_bytes(), expected=files, folder=folder)
-
-        patiently(download, patience_s=self._patience_s)
+        files = {a.path.removeprefix(CHECKPOINT): a for a in job.artifacts if a.path.startswith(CHECKPOINT)}
+        download(self._http, files, folder, patience_s=self._patience_s)
         return folder
 
     def _stream_events(self, job_id: str, after: int) -> Iterator[JobEvent | None]:

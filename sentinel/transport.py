@@ -97,10 +97,11 @@ def _problem(answer: httpx.Response) -> Problem:
     try:
         return Problem.model_validate_json(answer.read())
     except ValidationError:
+        url = answer.request.url.copy_with(query=None)  # with it, a URL that a storage signed still opens the file
         return Problem(
             status=answer.status_code,
             code="unexpected_answer",
-            detail=f"{answer.request.url} answered HTTP {answer.status_code} without a problem document.",
+            detail=f"{url} answered HTTP {answer.status_code} without a problem document.",
             next_step="Check that the URL is the service's.",
             request_id=answer.headers.get("X-Request-Id", ""),
         )
