@@ -166,6 +166,12 @@ def _of_database_failure(request: Request, error: Exception) -> JSONResponse:
     return of_sentinel_error(request, refusals.Unready("The database does not answer."))
 
 
+def _of_storage_failure(request: Request, error: Exception) -> JSONResponse:
+    """Its words name the operator's hosts, so they are for the log."""
+    logger.error("The storage does not answer.", exc_info=error)
+    return of_sentinel_error(request, refusals.Unready("The storage does not answer."))
+
+
 def _of_bug(request: Request, _error: Exception) -> JSONResponse:
     """Anything else is ours to mend; the server logs the traceback, the user gets the request id."""
     return of_sentinel_error(request, SentinelError("The service failed while answering.", next_step=_REPORT))
@@ -181,4 +187,5 @@ def install(app: FastAPI) -> None:
     app.exception_handler(HTTPException)(_of_http_exception)
     app.exception_handler(OperationalError)(_of_database_failure)
     app.exception_handler(PoolTimeout)(_of_database_failure)
+    app.exception_handler(store.StorageUnavailable)(_of_storage_failure)
     app.exception_handler(Exception)(_of_bug)

@@ -1,10 +1,12 @@
-"""What tests of the whole service share: a tiny job, and which processes belong to an installation."""
+"""What tests of the whole service share: a tiny job, storages, and which processes belong to an installation."""
+
+from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -12,6 +14,9 @@ import pytest
 from api.settings import Settings
 from sentinel.client import SentinelClient
 from worker.embedded import EmbeddedService
+
+if TYPE_CHECKING:  # importing the S3 server takes a second, which most tests need not spend
+    from tests.object_store import Backing, Bucket, ObjectStore
 
 # For models this small a second thread costs more than it does; child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,3 +88,36 @@ def client(service: EmbeddedService) -> Iterator[SentinelClient]:
     """A client of the service."""
     with SentinelClient(service.base_url, service.api_key) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """An S3 server that lives as long as the tests."""
+    from tests.object_store import ObjectStore
+
+    store = ObjectStore()
+    with store.serving():
+        yield store
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A new bucket on a store that does as it is asked; this process and its children get the variables for it."""
+    from tests.object_store import Bucket
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in object_store.variables.items():
+        monkeypatch.setenv(name, value)
+    object_store.refuse = lambda _: None
+    bucket = Bucket(object_store)
+    object_store.requests.clear()
+    return bucket
+
+
+@pytest.fixture(params=["file", "s3"])
+def backing(request: pytest.FixtureRequest, tmp_path: Path) -> Backing:
+    """What is behind a storage, of each kind."""
+    from tests.object_store import Folder
+
+    return Folder(tmp_path / "a folder" / "storage") if request.param == "file" else request.getfixturevalue("bucket")

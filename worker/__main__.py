@@ -6,16 +6,25 @@ import sys
 from celery.signals import worker_shutting_down
 
 from api.settings import Settings
+from api.store.errors import StoreError
+from api.store.storage import Storage
 from worker import tasks
 from worker.app import create_app
 from worker.metrics import WorkerMetrics, serving
 from worker.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
 
 
 def main() -> int:
     """Listen until a signal comes; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings()
+    try:
+        Storage(settings.storage_uri).check()
+    except StoreError as error:
+        logger.error("No job is taken that could not be stored. %s %s", error.message, error.instance_next_step)  # noqa: TRY400 - the message says it all
+        return 1
     metrics = WorkerMetrics()
     with serving(metrics, settings.metrics_port), Supervisor(settings, metrics) as supervisor:
         app = create_app(settings.redis_url, slots=len(supervisor.slots))

@@ -15,13 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from obstore.exceptions import BaseError
 from sqlalchemy.orm import Session
 
 from api.settings import Settings
 from api.store import leases
 from api.store.database import Database
-from api.store.errors import DeadlineExceeded, LeaseLost, ObjectDamaged, ObjectMissing
+from api.store.errors import DeadlineExceeded, LeaseLost, ObjectDamaged, ObjectMissing, StorageUnavailable
 from api.store.files import NewArtifact
 from api.store.leases import Claim, Command, Recordable
 from api.store.models import Outcome
@@ -174,6 +173,8 @@ class Attempt:
             text = f"The saved state cannot be used, so the run starts from the beginning: {lost.message}"
             self._record([MessageLogged(level="warning", text=text)])
             return None
+        except StorageUnavailable as away:
+            raise AttemptFailed(away.as_dict()) from away
 
     def _relay(self, events: Sequence[Event]) -> None:
         """Record events in their order; a checkpoint is stored where it stands among them."""
@@ -253,5 +254,5 @@ def _storing() -> Iterator[None]:
     except OSError as error:
         cause = DiskFull(error) if error.errno in (errno.ENOSPC, errno.EDQUOT) else PublishingFailed(error)
         raise AttemptFailed(cause.as_dict()) from error
-    except (ObjectMissing, ObjectDamaged, BaseError) as error:
+    except (ObjectMissing, ObjectDamaged, StorageUnavailable) as error:
         raise AttemptFailed(PublishingFailed(error).as_dict()) from error

@@ -3,6 +3,7 @@
 import signal
 from typing import Any
 
+from api.store.errors import StorageUnavailable
 from sentinel.errors import Fault, SentinelError
 
 MAX_BACKOFF_S = 300.0
@@ -47,7 +48,8 @@ class PublishingFailed(SentinelError):
     next_step = "Check that the storage can be reached and written, then submit the job again."
 
     def __init__(self, cause: Exception) -> None:
-        super().__init__(f"The results could not be stored: {cause}")
+        what_next = cause.instance_next_step if isinstance(cause, StorageUnavailable) else None
+        super().__init__(f"The results could not be stored: {cause}", next_step=what_next)
 
 
 class DiskFull(SentinelError):

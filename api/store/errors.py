@@ -121,6 +121,26 @@ class WorkerLost(StoreError):
     next_step = "Look at the worker's log for the time of the attempt (memory, restarts), then submit the job again."
 
 
+class StorageUriInvalid(StoreError):
+    """The storage's URI names nothing that can be opened."""
+
+    code = "storage_uri_invalid"
+    next_step = "Correct SENTINEL_STORAGE_URI."
+
+    def __init__(self, uri: str, cause: str) -> None:
+        super().__init__(f"The storage's URI must be file:///folder or s3://bucket/prefix, not {uri!r}: {cause}")
+
+
+class StorageUnavailable(StoreError):
+    """The storage cannot be reached, is in trouble, or refuses."""
+
+    code = "storage_unavailable"
+    next_step = "Check that the storage runs and can be reached from this host."
+
+    def __init__(self, cause: str, *, next_step: str | None = None) -> None:
+        super().__init__(f"The storage does not do its part: {cause}", next_step=next_step)
+
+
 class ObjectMissing(StoreError):
     """The storage has no object under the key."""
 

@@ -3,22 +3,23 @@
 Keys are made of ids and hashes only, never of anything a user wrote.
 """
 
-import errno
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import obstore
-from obstore.exceptions import BaseError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore, S3Store
 
 from api.store.errors import ObjectDamaged, ObjectMissing
+from api.store.opening import open_store, telling
 
-PART_BYTES = 4 * 1024 * 1024
+# S3 takes at most 10,000 parts an upload: with these, files of up to 80 GiB.
+PART_BYTES = 8 * 1024 * 1024
+PARTS_AT_ONCE = 4  # so that an upload holds 32 MiB in memory, and a slow line still ends each part within its 30 s
 KEYS_AT_ONCE = 1000
 
 
@@ -39,16 +40,24 @@ class Storage:
     """Immutable files under content-addressed keys.
 
     Args:
-        uri: `file:///folder`, made if missing; any URI that `obstore` opens works alike.
+        uri: `file:///folder`, made if missing, or `s3://bucket/prefix`, whose bucket must be there.
+
+    Raises:
+        StorageUriInvalid: It is neither. Every method raises `StorageUnavailable` if the storage does not do its part.
     """
 
     def __init__(self, uri: str) -> None:
-        self._store = (
-            LocalStore.from_url(uri, mkdir=True, automatic_cleanup=True) if uri.startswith("file:") else from_url(uri)
-        )
+        self._store = open_store(uri)
+
+    def check(self) -> None:
+        """Ask the storage for anything, to be sure that it is there."""
+        with telling(self._store, ""):
+            next(iter(obstore.list(self._store, chunk_size=1)), None)
 
     def put_file(self, path: Path, prefix: str) -> Stored:
-        """Store a file as `<prefix>/<sha256>`, durably, and read it back to be sure.
+        """Store a file as `<prefix>/<sha256>`, durably, and read it back part by part to be sure.
+
+        A large one goes to S3 in parts; it is there once all of them are.
 
         Raises:
             ObjectDamaged: What was read back is not what was written.
@@ -57,8 +66,8 @@ class Storage:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         key = f"{prefix}/{sha256}"
-        with _telling_of_full_disks(key):
-            obstore.put(self._store, key, path)
+        with telling(self._store, key):
+            obstore.put(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
         if isinstance(self._store, LocalStore):
             _sync(Path(str(self._store.prefix)), key)
         return Stored(sha256, _verify(key, sha256, self.iterate(key)), key)
@@ -70,12 +79,12 @@ class Storage:
             ObjectMissing: Nothing lies under the key.
         """
         end = self.head(key) if length is None else offset + length
-        # Asked for part by part: a stream of a local file comes in pieces so small that it takes ten times as long.
+        # Asked for part by part: a stream of a local file comes in pieces so small that it takes ten times as long,
+        # and one from S3 would have to end within the time limit of a request, however slow its reader.
         for start in range(offset, end, PART_BYTES):
-            try:
-                yield bytes(obstore.get_range(self._store, key, start=start, end=min(start + PART_BYTES, end)))
-            except FileNotFoundError as error:
-                raise ObjectMissing(key) from error
+            with telling(self._store, key):
+                part = obstore.get_range(self._store, key, start=start, end=min(start + PART_BYTES, end))
+            yield bytes(part)
 
     def download(self, key: str, path: Path, sha256: str) -> None:
         """Copy an object into a file that appears only when it is complete and right.
@@ -96,14 +105,19 @@ class Storage:
     def older_than(self, age_s: float, *, prefix: str) -> Iterator[list[str]]:
         """Keys under a prefix that were written longer ago, some at a time; how long is told by this host's clock."""
         limit = datetime.now(UTC) - timedelta(seconds=age_s)
-        for found in obstore.list(self._store, prefix, chunk_size=KEYS_AT_ONCE):
+        pages = iter(obstore.list(self._store, prefix, chunk_size=KEYS_AT_ONCE))
+        while True:
+            with telling(self._store, prefix):
+                found = next(pages, None)
+            if found is None:
+                return
             keys = [entry["path"] for entry in found if entry["last_modified"] <= limit]
             if keys:
                 yield keys
 
     def delete(self, keys: Collection[str]) -> None:
         """Remove objects; one that is gone already is no error."""
-        with suppress(FileNotFoundError):
+        with suppress(ObjectMissing), telling(self._store, "these keys"):
             obstore.delete(self._store, sorted(keys))
 
     def head(self, key: str) -> int:
@@ -112,22 +126,15 @@ class Storage:
         Raises:
             ObjectMissing: Nothing lies under the key.
         """
-        try:
+        with telling(self._store, key):
             return obstore.head(self._store, key)["size"]
-        except FileNotFoundError as error:
-            raise ObjectMissing(key) from error
 
-
-@contextmanager
-def _telling_of_full_disks(key: str) -> Iterator[None]:
-    """The storage library has one error for everything that a disk can say; the number is in its text only."""
-    try:
-        yield
-    except BaseError as error:
-        for number in (errno.ENOSPC, errno.EDQUOT):
-            if f"(os error {number})" in str(error):
-                raise OSError(number, os.strerror(number), key) from error
-        raise
+    def presign(self, key: str, *, valid_s: float) -> str | None:
+        """A URL from which whoever has it can read the object for a while; None if this storage has no such thing."""
+        if not isinstance(self._store, S3Store):
+            return None
+        with telling(self._store, key):
+            return obstore.sign(self._store, "GET", key, timedelta(seconds=valid_s))
 
 
 def _verify(key: str, sha256: str, chunks: Iterable[bytes]) -> int:

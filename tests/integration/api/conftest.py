@@ -89,11 +89,11 @@ class Service:
             leases.record_events(session, claim, events)
 
     def finish(self, claim, files=CHECKPOINT):
-        artifacts = [self._stored(claim, path, content) for path, content in files.items()]
+        artifacts = [self.store(claim, path, content) for path, content in files.items()]
         with self.database.transaction() as session:
             leases.succeed(session, claim, {"dense": {"loss": 1.5}}, artifacts)
 
-    def _stored(self, claim, path, content):
+    def store(self, claim, path, content):
         source = self.folder / "file"
         source.write_bytes(content)
         stored = Storage(self.settings.storage_uri).put_file(source, attempt_prefix(claim.job_id, claim.token))
@@ -120,10 +120,15 @@ def serve() -> Callable[[FastAPI], AbstractContextManager[str]]:
 
 
 @pytest.fixture
-def settings(tmp_path, database_url) -> Settings:
-    return Settings(
-        home=tmp_path, database_url=database_url, redis_url=f"redis+socket://{tmp_path}/none.sock", max_body_bytes=4096
-    )
+def more_settings() -> dict[str, object]:
+    """What a test sets beside the rest."""
+    return {}
+
+
+@pytest.fixture
+def settings(tmp_path, database_url, more_settings) -> Settings:
+    redis_url = f"redis+socket://{tmp_path}/none.sock"
+    return Settings(home=tmp_path, database_url=database_url, redis_url=redis_url, max_body_bytes=4096, **more_settings)
 
 
 @pytest.fixture

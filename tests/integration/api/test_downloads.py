@@ -13,6 +13,11 @@ CHECKPOINT = {"checkpoint/config.json": b"{}\n", "checkpoint/model.safetensors":
 
 
 @pytest.fixture
+def more_settings(backing):
+    return {"storage_uri": backing.uri}
+
+
+@pytest.fixture
 def job(service):
     made = service.submit()
     service.finish(service.claim(), CHECKPOINT | {'plots/a "b"\r\né.png': b"png", "plots/empty.png": b""})
@@ -96,10 +101,9 @@ def test_an_empty_file_and_a_nasty_name(service, job):
     assert disposition == "attachment; filename*=UTF-8''a%20%22b%22%0D%0A%C3%A9.png"
 
 
-def test_a_file_that_the_storage_lost_is_an_error_not_a_short_answer(service, job, url):
-    for stored in (service.folder / "storage").rglob("*"):
-        if stored.is_file():
-            stored.unlink()
+def test_a_file_that_the_storage_lost_is_an_error_not_a_short_answer(service, backing, url):
+    for key in backing.stored():
+        backing.remove(key)
     answer = service.client.get(url)
     assert (answer.status_code, answer.json()["code"]) == (500, "object_missing")
 
@@ -112,6 +116,15 @@ def test_the_checkpoint_is_a_tar_of_the_models_folder(service, job):
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
         found = {info.name: archive.extractfile(info).read() for info in archive.getmembers()}
     assert found == {path.removeprefix("checkpoint/"): content for path, content in CHECKPOINT.items()}
+
+
+@pytest.mark.parametrize("backing", ["s3"], indirect=True)
+def test_a_storage_in_trouble_is_503_and_its_address_stays_inside(service, url, object_store):
+    object_store.refuse = lambda _: "503 Slow Down"
+    answer = service.client.get(url)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unready")
+    assert "Retry-After" in answer.headers
+    assert object_store.url not in answer.text
 
 
 def test_an_unfinished_job_has_no_checkpoint(service):

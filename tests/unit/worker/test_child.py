@@ -6,7 +6,10 @@ import pytest
 
 from worker.child import Runner, RunnerUnavailable, child_environment
 
-SECRETS = ("SENTINEL_DATABASE_URL", "SENTINEL_REDIS_URL", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "PYTHONPATH")
+SECRETS = (
+    *("SENTINEL_DATABASE_URL", "SENTINEL_REDIS_URL", "SENTINEL_STORAGE_URI", "DATABASE_URL", "PYTHONPATH"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"),
+)
 
 
 def test_a_child_sees_no_secrets_and_what_it_needs(tmp_path):

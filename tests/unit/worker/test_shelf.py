@@ -9,8 +9,8 @@ CLAIM = Claim(job_id="job_1", token=2, attempt=1, waited_s=0, needs_bytes=None, 
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return Storage((tmp_path / "storage").as_uri())
+def storage(backing):
+    return Storage(backing.uri)
 
 
 @pytest.fixture
@@ -35,11 +35,14 @@ def test_a_state_comes_back_as_it_was(shelf, tmp_path):
 
 @pytest.mark.parametrize(
     ("damage", "error"),
-    [(lambda path: path.write_text("other"), ObjectDamaged), (lambda path: path.unlink(), ObjectMissing)],
+    [
+        (lambda backing, key: backing.write(key, b"other"), ObjectDamaged),
+        (lambda backing, key: backing.remove(key), ObjectMissing),
+    ],
 )
-def test_a_damaged_or_lost_state_is_refused(shelf, tmp_path, damage, error):
+def test_a_damaged_or_lost_state_is_refused(shelf, backing, tmp_path, damage, error):
     manifest = shelf.store_state(write(tmp_path / "cycle-0001", {"state.json": "{}"}))
-    damage(tmp_path / "storage" / manifest[0]["storage_key"])
+    damage(backing, manifest[0]["storage_key"])
     with pytest.raises(error):
         shelf.fetch_state(manifest, tmp_path / "resume")
 

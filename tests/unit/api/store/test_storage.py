@@ -1,24 +1,26 @@
-"""What is put comes back, whole or in part; what is damaged or missing is said so."""
+"""What is put comes back, whole or in part, from a folder and from S3; what is damaged or missing is said so."""
 
 import errno
 import hashlib
 import subprocess
+import time
 
 import pytest
 
-from api.store.errors import ObjectDamaged, ObjectMissing
+from api.store.errors import ObjectDamaged, ObjectMissing, StorageUriInvalid
 from api.store.storage import PART_BYTES, Storage, attempt_prefix
 
-CONTENT = bytes(range(256)) * (3 * PART_BYTES // 256) + b"tail"
+CONTENT = bytes(range(256)) * 1000
+LARGE = bytes(range(256)) * (PART_BYTES // 256) + b"tail"
 
 
 @pytest.fixture
-def storage(tmp_path):
-    return Storage((tmp_path / "a folder" / "storage").as_uri())
+def storage(backing):
+    return Storage(backing.uri)
 
 
 @pytest.fixture
-def put(storage, tmp_path):
+def put(tmp_path, storage):
     def put(content=CONTENT):
         source = tmp_path / "source with a user's name"
         source.write_bytes(content)
@@ -27,33 +29,25 @@ def put(storage, tmp_path):
     return put
 
 
-def stored_file(tmp_path, stored):
-    return tmp_path / "a folder" / "storage" / stored.key
-
-
-def test_a_file_lies_under_its_hash(put, tmp_path):
+def test_a_file_lies_under_its_hash(put, backing):
     stored = put()
     assert stored.sha256 == hashlib.sha256(CONTENT).hexdigest()
     assert stored.bytes == len(CONTENT)
     assert stored.key == f"jobs/job_1/attempts/2/{stored.sha256}"
-    assert stored_file(tmp_path, stored).read_bytes() == CONTENT
+    assert backing.stored() == [stored.key]
+    assert backing.read(stored.key) == CONTENT
 
 
 def test_putting_the_same_file_twice_changes_nothing(put):
     assert put() == put()
 
 
-@pytest.mark.parametrize(
-    ("offset", "length"),
-    [(0, None), (0, 1), (5, 7), (PART_BYTES + 1, 2 * PART_BYTES), (len(CONTENT) - 1, None), (3, 0)],
-)
-def test_a_range_is_that_slice_of_the_file(storage, put, offset, length):
-    end = None if length is None else offset + length
-    assert b"".join(storage.iterate(put().key, offset=offset, length=length)) == CONTENT[offset:end]
-
-
-def test_a_large_file_comes_in_chunks(storage, put):
-    assert max(len(chunk) for chunk in storage.iterate(put().key)) <= 2 * PART_BYTES
+def test_a_large_file_and_its_ranges_come_in_parts(storage, put):
+    key, size = put(LARGE).key, len(LARGE)
+    assert [len(part) for part in storage.iterate(key)] == [PART_BYTES, 4]
+    for offset, length in [(0, 1), (5, 7), (PART_BYTES - 1, 3), (size - 1, None), (3, 0)]:
+        end = None if length is None else offset + length
+        assert b"".join(storage.iterate(key, offset=offset, length=length)) == LARGE[offset:end]
 
 
 def test_an_empty_file_is_a_file(storage, put, tmp_path):
@@ -72,24 +66,47 @@ def test_a_download_is_the_file(storage, put, tmp_path):
     assert storage.head(stored.key) == len(CONTENT)
 
 
-def test_a_damaged_object_is_not_downloaded(storage, put, tmp_path):
-    stored = put()
-    with stored_file(tmp_path, stored).open("r+b") as file:
-        file.write(b"x")
+def test_a_damaged_object_is_not_downloaded(storage, put, backing, tmp_path):
+    stored = put(b"right")
+    backing.write(stored.key, b"wrong")
     with pytest.raises(ObjectDamaged, match=stored.sha256):
         storage.download(stored.key, tmp_path / "out" / "file", stored.sha256)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_missing_object_is_said_to_be_missing(storage, tmp_path):
+    storage.check()
     for read in (
         lambda: storage.head("jobs/0"),
         lambda: list(storage.iterate("jobs/0")),
+        lambda: list(storage.iterate("jobs/0", length=1)),
         lambda: storage.download("jobs/0", tmp_path / "file", "0"),
     ):
         with pytest.raises(ObjectMissing, match="jobs/0"):
             read()
     assert not (tmp_path / "file").exists()
+
+
+def test_old_objects_are_found_and_deleted_also_if_some_are_gone(storage, put, backing):
+    kept, old = put(b"kept"), put(b"old")
+    backing.write("elsewhere", b"not under the prefix")
+    time.sleep(0.01)
+    assert list(storage.older_than(3600, prefix="jobs")) == []
+    assert sorted(key for keys in storage.older_than(-1, prefix="jobs") for key in keys) == sorted([kept.key, old.key])
+    storage.delete([old.key])
+    storage.delete([old.key])
+    assert backing.stored() == sorted([kept.key, "elsewhere"])
+
+
+@pytest.mark.parametrize("uri", ["bucket", "s3://", "s3:///prefix", "s3://a b", "gs://bucket", "/folder", ""])
+def test_a_uri_that_names_no_storage_is_refused_with_what_it_should_be(uri):
+    with pytest.raises(StorageUriInvalid, match="file:///folder or s3://bucket/prefix"):
+        Storage(uri)
+
+
+@pytest.mark.parametrize("backing", ["file"], indirect=True)
+def test_a_folder_signs_no_urls(storage, put):
+    assert storage.presign(put(b"").key, valid_s=60) is None
 
 
 @pytest.fixture
