@@ -32,8 +32,13 @@ class Settings(BaseSettings):
     )
     storage_uri: str = Field(
         default_factory=lambda data: (data["home"] / "storage").as_uri(),
-        description="Where checkpoints and artifacts live: a `file://` folder.",
+        description="Where checkpoints and artifacts live: `file:///folder`, or `s3://bucket/prefix` with `AWS_*` set.",
     )
+    presigned_downloads: bool = Field(
+        default=False,
+        description="Send downloads to an S3 storage's own URLs. Off by default, as clients have to reach the storage.",
+    )
+    presigned_ttl_s: int = Field(300, gt=0, le=900, description="Seconds for which such a URL can be used.")
     model_roots: Annotated[list[Path], NoDecode] = Field(
         [],
         description="Folders that `source: path` of models and data may lie in, parted like PATH; none by default.",

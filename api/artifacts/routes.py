@@ -7,7 +7,7 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api.artifacts import service, tar
 from api.artifacts.ranges import parse_range
@@ -16,7 +16,7 @@ from api.auth import Caller
 from api.conditional import has_tag, quoted
 from api.errors import responses
 from api.parameters import ArtifactId, JobId
-from api.resources import ReadSession, Shared
+from api.resources import ReadSession, Resources, Shared
 from api.store.models import Artifact
 
 router = APIRouter(tags=["artifacts"])
@@ -27,6 +27,12 @@ CONTENT_RESPONSES = {
     HTTPStatus.OK: BYTES,
     HTTPStatus.PARTIAL_CONTENT: {**BYTES, "description": "The range that was asked for."},
     HTTPStatus.NOT_MODIFIED: {"description": "The caller has these bytes."},
+}
+REDIRECT = {
+    HTTPStatus.TEMPORARY_REDIRECT: {
+        "description": "The file, or the range of it, is at the storage; ask there without the API key.",
+        "headers": {"Location": {"description": "Good for some minutes.", "schema": {"type": "string"}}},
+    }
 }
 
 
@@ -57,7 +63,7 @@ def checkpoint(job_id: JobId, caller: Caller, session: ReadSession, resources: S
     "/artifacts/{artifact_id}/content",
     summary="Download a file, or a range of it",
     response_class=StreamingResponse,
-    responses=CONTENT_RESPONSES,
+    responses=CONTENT_RESPONSES | REDIRECT,
 )
 def content(
     *,
@@ -84,8 +90,19 @@ def content(
     status = HTTPStatus.OK if part is None else HTTPStatus.PARTIAL_CONTENT
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=artifact.media_type)
+    # The storage has entity tags of its own, so that only this service can tell whether an If-Range holds.
+    elsewhere = _presigned(artifact, resources) if if_range is None else None
+    if elsewhere is not None:
+        return RedirectResponse(elsewhere, HTTPStatus.TEMPORARY_REDIRECT, headers={"Cache-Control": "no-store"})
     chunks = resources.storage.iterate(artifact.storage_key, offset=offset, length=length)
     return StreamingResponse(chunks, status_code=status, headers=headers, media_type=artifact.media_type)
+
+
+def _presigned(artifact: Artifact, resources: Resources) -> str | None:
+    """Where the storage itself gives the file, if it may be asked for it."""
+    if not resources.settings.presigned_downloads:
+        return None
+    return resources.storage.presign(artifact.storage_key, valid_s=resources.settings.presigned_ttl_s)
 
 
 def _headers(artifact: Artifact) -> dict[str, str]:
