@@ -17,7 +17,7 @@ from obstore.store import LocalStore, S3Store
 from api.store.errors import ObjectDamaged, ObjectMissing
 from api.store.opening import open_store, telling
 
-# S3 takes at most 10,000 parts an upload: with these, files of up to 80 GiB.
+# S3 takes at most 10,000 parts an upload: with these, files of up to 78 GiB.
 PART_BYTES = 8 * 1024 * 1024
 PARTS_AT_ONCE = 4  # so that an upload holds 32 MiB in memory, and a slow line still ends each part within its 30 s
 KEYS_AT_ONCE = 1000
