@@ -16,11 +16,11 @@ from obstore.store import LocalStore, S3Store
 
 from api.store.errors import ObjectMissing, StorageUnavailable, StorageUriInvalid
 
-# What the library's text has in it → what to do. It has one error for almost everything.
+# What the library's text has in it → what to do; the first that fits. It has one error for almost everything.
 NEXT_STEPS = {
+    "/latest/api/token": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without them, the host's role is asked for.",
     "NoSuchBucket": "Create the bucket, or name another one in SENTINEL_STORAGE_URI.",
     "403 Forbidden": "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they may get, put, list and delete.",
-    "/latest/api/token": "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; without them, the host's role is asked for.",
     "builder error": "Set AWS_ALLOW_HTTP=true if AWS_ENDPOINT_URL is to be plain HTTP.",
 }
 

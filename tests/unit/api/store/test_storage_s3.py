@@ -94,6 +94,17 @@ def test_plain_http_must_be_allowed(bucket, monkeypatch):
     assert "AWS_ALLOW_HTTP=true" in refused.value.instance_next_step
 
 
+@pytest.mark.parametrize("status", ["403 Forbidden", "404 Not Found"])
+def test_who_has_no_keys_and_no_role_is_told_to_set_keys(bucket, monkeypatch, object_store, status):
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", object_store.url)
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    object_store.refuse = lambda _: status
+    with pytest.raises(StorageUnavailable) as refused:
+        Storage(bucket.uri).check()
+    assert refused.value.instance_next_step.startswith("Set AWS_ACCESS_KEY_ID")
+
+
 def test_a_signed_url_reads_the_object_as_aws_s_own_client_would_sign_it(storage, put, bucket):
     stored = put(b"content")
     url = storage.presign(stored.key, valid_s=60)
