@@ -12,13 +12,19 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LONGEST_HEARTBEAT_S = 3.0
 LONGEST_GRACE_S = 3600.0
+SECRETS = Path("/run/secrets")  # where containers find a secret: in a file named like its variable, in small letters
 
 
 class Settings(BaseSettings):
     """Settings of one installation. Everything has a default that runs on one host."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SENTINEL_", frozen=True, extra="forbid", validate_default=True, env_ignore_empty=True
+        env_prefix="SENTINEL_",
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        env_ignore_empty=True,
     )
 
     home: Path = Field(Path(".sentinel"), description="Folder of everything that the defaults below keep on disk.")

@@ -36,6 +36,16 @@ def test_an_empty_variable_is_not_set(monkeypatch):
     assert Settings().database_url.startswith("sqlite:///")
 
 
+def test_a_secret_is_a_file_named_like_its_variable_which_wins(monkeypatch, tmp_path):
+    (tmp_path / "sentinel_database_url").write_text("postgresql://db/secret\n")
+    (tmp_path / "postgres_password").write_text("not ours")
+    assert Settings(_secrets_dir=tmp_path).database_url == "postgresql://db/secret"
+    monkeypatch.setenv("SENTINEL_DATABASE_URL", "")
+    assert Settings(_secrets_dir=tmp_path).database_url == "postgresql://db/secret"
+    monkeypatch.setenv("SENTINEL_DATABASE_URL", "postgresql://db/said")
+    assert Settings(_secrets_dir=tmp_path).database_url == "postgresql://db/said"
+
+
 def test_model_roots_are_parted_like_path(monkeypatch, tmp_path):
     assert Settings().model_roots == []
     monkeypatch.setenv("SENTINEL_MODEL_ROOTS", "/models:data/../text:")
