@@ -1,21 +1,19 @@
-"""`python -m api.keys create`: makes an API key for the database that the environment names."""
+"""`python -m api.keys`: makes, lists and revokes API keys of the database that the settings name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
+from sqlalchemy.orm import Session
 
 from api.auth import Scope
 from api.settings import Settings
+from api.store import keys as store
 from api.store.database import create_database, schema_is_current
-from api.store.keys import create_key
 
 cli = typer.Typer(help="Manage API keys.", no_args_is_help=True)
-
-
-@cli.callback()
-def keys() -> None:
-    """Manage API keys."""
 
 
 @cli.command()
@@ -27,15 +25,42 @@ def create(
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
+    with _writing() as session:
+        _, plaintext = store.create_key(session, tenant, name, scope or [Scope.READ, Scope.SUBMIT], expires_at)
+    typer.echo(plaintext)
+    typer.echo("Keep it safe: it cannot be shown again.", err=True)
+
+
+@cli.command(name="list")
+def list_keys() -> None:
+    """Print id, tenant, name, scopes and state of every key. The id is the middle part of `sntl_<id>_<secret>`."""
+    with _writing() as session:
+        for key in store.list_keys(session):
+            ends = f"expires {key.expires_at:%Y-%m-%d}" if key.expires_at else "valid"
+            state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else ends
+            typer.echo("\t".join((key.id, key.tenant, key.name, ",".join(key.scopes), state)))
+
+
+@cli.command()
+def revoke(key_id: Annotated[str, typer.Argument(help="As `list` prints it.")]) -> None:
+    """Let a key prove nothing from now on."""
+    with _writing() as session:
+        revoked = store.revoke_key(session, key_id)
+    if not revoked:
+        typer.echo(f"There is no valid key {key_id!r}: `python -m api.keys list` shows all.", err=True)
+        raise typer.Exit(code=1)
+    typer.echo(f"{key_id} is revoked.")
+
+
+@contextmanager
+def _writing() -> Iterator[Session]:
     database = create_database(Settings().database_url)
     if not schema_is_current(database):
         typer.echo("The database's schema is not this version's: run the migrations first.", err=True)
         raise typer.Exit(code=1)
     with database.transaction() as session:
-        _, plaintext = create_key(session, tenant, name, scope or [Scope.READ, Scope.SUBMIT], expires_at)
+        yield session
     database.close()
-    typer.echo(plaintext)
-    typer.echo("Keep it safe: it cannot be shown again.", err=True)
 
 
 cli()

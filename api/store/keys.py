@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
@@ -33,6 +33,17 @@ def create_key(
     session.add(key)
     session.flush()
     return key, f"{PREFIX}_{key.id}_{secret}"
+
+
+def list_keys(session: Session) -> Sequence[ApiKey]:
+    """Every key that was ever made, oldest first."""
+    return session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)).all()
+
+
+def revoke_key(session: Session, key_id: str) -> bool:
+    """Make a key prove nothing from now on; false if there is no such key, or it was revoked before."""
+    known = update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+    return session.scalar(known.values(revoked_at=db_now()).returning(ApiKey.id)) is not None
 
 
 def authenticate(session: Session, plaintext: str) -> ApiKey | None:

@@ -1,12 +1,14 @@
 """A bearer key proves itself by its secret alone, until it expires or is revoked."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from api.store import keys
-from api.store.database import db_now
 from api.store.models import ApiKey
 
 
@@ -62,7 +64,31 @@ def test_a_key_expires(database, offset, valid):
 
 
 def test_a_revoked_key_is_not_recognised(database):
-    _, plaintext = create(database)
+    key, plaintext = create(database)
+    other, _ = create(database)
     with database.transaction() as session:
-        session.execute(update(ApiKey).values(revoked_at=db_now()))
+        assert [keys.revoke_key(session, key_id) for key_id in (key.id, key.id, "unknown")] == [True, False, False]
     assert recognise(database, plaintext) is None
+    with database.reading() as session:
+        assert {found.id: found.revoked_at is None for found in keys.list_keys(session)} == {
+            key.id: False,
+            other.id: True,
+        }
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_keys_are_managed_from_the_command_line(database, database_url):
+    def run(*arguments):
+        environment = os.environ | {"SENTINEL_DATABASE_URL": database_url}
+        command = [sys.executable, "-m", "api.keys", *arguments]
+        return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+
+    _, left = create(database, expires_at=datetime.now(UTC) + timedelta(days=2))
+    plaintext = run("create", "--name", "ci", "--tenant", "bob").strip()
+    key = recognise(database, plaintext)
+    run("revoke", key.id)
+    assert recognise(database, plaintext) is None
+    first, second = (line.split("\t") for line in run("list").splitlines())
+    assert (first[1:4], first[4][:8]) == (["ann", "laptop", "jobs"], "expires ")
+    assert (second[:4], second[4][:8]) == ([key.id, "bob", "ci", "read,submit"], "revoked ")
+    assert recognise(database, left) is not None
