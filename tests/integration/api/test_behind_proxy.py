@@ -29,7 +29,7 @@ from worker.redis_server import private_redis
 ROOT = Path(__file__).parents[3]
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 BIG = bytes(range(256)) * 16 * 1024  # 4 MiB
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx-light")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx")
 
 
 @contextmanager
