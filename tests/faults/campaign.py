@@ -29,12 +29,18 @@ logger = logging.getLogger(__name__)
 DatabaseKind = Literal["sqlite", "postgresql"]
 TICK_S = 0.05
 DRAIN_S = 120.0
+DRAIN_AFTER_REDIS_S = 60.0
 TERMINAL = [state for state in State if is_terminal(state)]
 
 
 @dataclass
 class Report:
-    """What schedules have shown; `states` counts how the jobs ended."""
+    """What schedules have shown.
+
+    Attributes:
+        states: How the jobs ended.
+        drained_s: The longest that it took until all was done when Redis had been away for a minute.
+    """
 
     schedules: int = 0
     histories: int = 0
@@ -42,6 +48,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
+    drained_s: float = 0.0
     failing_seeds: list[int] = field(default_factory=list)
 
 
@@ -53,8 +60,14 @@ def run(kind: DatabaseKind, seeds: Sequence[int], folder: Path) -> Iterator[Repo
         users = Users(cluster, database)
         try:
             for seed in seeds:
-                play(Schedule(seed=seed, cluster=cluster, users=users))
-                found = settle_and_check(cluster, users, database, report)
+                schedule = Schedule(seed=seed, cluster=cluster, users=users)
+                users.refused.clear()
+                play(schedule)
+                wishes, drained_s = settle(cluster, users, database)
+                found = check(cluster, wishes, database, report)
+                if schedule.is_long:
+                    found += _wrong_without_redis(users, drained_s)
+                    report.drained_s = max(report.drained_s, drained_s)
                 report.schedules += 1
                 report.failing_seeds += [seed] if found else []
                 report.violations += [f"seed {seed}: {wrong}" for wrong in found]
@@ -76,14 +89,27 @@ def play(schedule: Schedule) -> None:
         act.do()
 
 
-def settle_and_check(cluster: Cluster, users: Users, database: Database, report: Report) -> list[str]:
-    """Give the service peace until nothing is left to do, then judge what it did."""
+def settle(cluster: Cluster, users: Users, database: Database) -> tuple[list[Wish], float]:
+    """Give the service peace until nothing is left to do; what was wished, and the seconds that it took."""
+    began = time.monotonic()
     cluster.calm()
     wishes = _answered(cluster, users)
-    deadline = time.monotonic() + DRAIN_S
-    while _unended(database) and time.monotonic() < deadline:
+    while _unended(database) and time.monotonic() - began < DRAIN_S:
         cluster.tend()
         time.sleep(TICK_S)
+    return wishes, time.monotonic() - began
+
+
+def _wrong_without_redis(users: Users, drained_s: float) -> list[str]:
+    """What was promised for the time without it, and after it."""
+    found = [f"a submit was refused while only Redis was away: {why}" for why in users.refused]
+    if drained_s > DRAIN_AFTER_REDIS_S:
+        found.append(f"{drained_s:.0f} s after Redis had come back not everything was done")
+    return found
+
+
+def check(cluster: Cluster, wishes: Sequence[Wish], database: Database, report: Report) -> list[str]:
+    """Judge what the service did."""
     storage = Storage(cluster.settings.storage_uri)
     with database.reading() as session:
         found = [wrong for wish in wishes for wrong in violations(session, storage, wish)]

@@ -17,17 +17,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 import psutil
+from sqlalchemy.engine import make_url
 
 from api.settings import Settings
 from api.store import keys
 from api.store.database import create_database, upgrade
 from tests.faults.failpoints import Plan
+from tests.faults.network import Link, Network
 from worker.embedded import as_environment
 from worker.processes import Process, end, start
 from worker.redis_server import OPTIONS, _executable
 
 APIS, WORKERS = 2, 2
-NO_PLAN = Plan()
+POSTGRES_SOCKET = ".s.PGSQL.5432"
 # Leases short enough to see many run out.
 SHORT = MappingProxyType({"lease_s": 2.5, "heartbeat_s": 0.4, "reconcile_s": 0.5, "grace_s": 1.0})
 
@@ -81,7 +83,8 @@ class Cluster:
     api_key: str = ""
     faults: Counter[str] = field(default_factory=Counter)
     parts: dict[str, Part] = field(default_factory=dict)
-    plans: dict[str, Plan] = field(default_factory=dict)
+    network: Network = field(default_factory=Network)
+    links: dict[tuple[str, str], Link] = field(default_factory=dict)  # by part and server
 
     @property
     def fault_log(self) -> Path:
@@ -94,9 +97,9 @@ class Cluster:
         for number in range(APIS):
             port = free_port()
             self.urls.append(f"http://127.0.0.1:{port}")
-            self._add_faulty(f"api{number}", "api", port=port)
+            self._add_faulty(f"api{number}", "api", port=port, **self._connect(f"api{number}"))
         for number in range(WORKERS):
-            self._add_faulty(f"worker{number}", "worker")
+            self._add_faulty(f"worker{number}", "worker", **self._connect(f"worker{number}"))
 
     def tend(self) -> None:
         """Look after every part once."""
@@ -104,17 +107,19 @@ class Cluster:
             part.tend()
 
     def calm(self) -> None:
-        """Thaw and start everything; what ends from now on is started without a plan."""
-        self.plans.clear()
-        for part in self.parts.values():
+        """Heal, thaw and start everything; what ends from now on is started without a plan."""
+        self.network.heal()
+        for name, part in self.parts.items():
+            self._plan(name).unlink(missing_ok=True)
             part.rest_until = 0.0
             part.thaw()
         self.tend()
 
     def restart(self, name: str, plan: Plan, rest_s: float) -> None:
-        """Kill a part; it comes back with this plan."""
-        self.plans[name] = plan
+        """Kill a part; it comes back with this plan until something of it has happened, unless another is pending."""
         self.parts[name].kill(rest_s)
+        if not self._plan(name).exists():
+            plan.write(self._plan(name))
 
     def kill_child(self, rng: random.Random) -> bool:
         """Kill one runner, warm or busy, of any worker; whether there was one."""
@@ -152,6 +157,18 @@ class Cluster:
             part.thaw()
             if part.process is not None:
                 end(part.process)
+        self.network.close()
+
+    def _connect(self, name: str) -> dict[str, str]:
+        """The settings by which a part finds its servers: each through a link of its own."""
+        self.links[name, "redis"] = self.network.link(Path(self._socket()))
+        urls = {"redis_url": f"redis://127.0.0.1:{self.links[name, 'redis'].port}/0"}
+        if self.postgres is not None:
+            url = make_url(self.settings.database_url)
+            self.links[name, "database"] = self.network.link(Path(str(url.query["host"])) / POSTGRES_SOCKET)
+            here = url.set(host="127.0.0.1", port=self.links[name, "database"].port, query={})
+            urls["database_url"] = here.render_as_string(hide_password=False)
+        return urls
 
     def _add(self, name: str, launch: Callable[[], Process]) -> None:
         self.parts[name] = Part(name, launch)
@@ -160,16 +177,20 @@ class Cluster:
         environment = os.environ | as_environment(self.settings.model_copy(update=settings))
 
         def launch() -> Process:
-            plan = self.plans.pop(name, NO_PLAN)
             command = [sys.executable, "-m", "tests.faults.faulty", kind]
             self.step_clock(name, 0)
-            return self._start(name, command, environment | plan.environment(self.fault_log, self._clock(name)))
+            told = {"FAULT_PLAN": self._plan(name), "FAULT_LOG": self.fault_log, "FAULT_CLOCK": self._clock(name)}
+            return self._start(name, command, environment | {key: str(path) for key, path in told.items()})
 
         self._add(name, launch)
 
     def _clock(self, name: str) -> Path:
         """The file that says how far the wall clock of a process is off."""
         return self.settings.home / f"{name}.clock"
+
+    def _plan(self, name: str) -> Path:
+        """The file that says what goes wrong in a process."""
+        return self.settings.home / f"{name}.plan"
 
     def _start(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> Process:
         return start(command, log=self.settings.home / f"{name}.log", environment=environment)

@@ -1,6 +1,7 @@
-"""What can be made to go wrong inside a process of the service, as the environment variable FAULT_PLAN says.
+"""What can be made to go wrong inside a process of the service, as the file of its environment's FAULT_PLAN says.
 
-The service knows nothing of it: a test that starts a process through `faulty` puts these points into it.
+FAULT_LOG names a file in which the process notes what its plan did to it, FAULT_CLOCK one that says how far its wall
+clock is off. The service knows nothing of it: a test that starts a process through `faulty` puts these points into it.
 """
 
 import json
@@ -44,15 +45,22 @@ class Plan:
     nth: int = 1
     puts: Mapping[int, StorageFault] = field(default_factory=dict)
 
-    def environment(self, log: Path, clock: Path) -> dict[str, str]:
-        """How a process is told; it notes in `log` what it did, and reads in `clock` how far its wall clock is off."""
-        return {"FAULT_PLAN": json.dumps(asdict(self)), "FAULT_LOG": str(log), "FAULT_CLOCK": str(clock)}
+    def write(self, path: Path) -> None:
+        """Plan it for every process that is started with this file, until something of it has happened."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """What is planned; nothing if there is no file."""
+        if not path.exists():
+            return cls()
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**document | {"puts": {int(number): fault for number, fault in document["puts"].items()}})
 
 
 def install() -> None:
-    """Put the plan of the environment into this process. Call it before anything of the service is imported."""
-    document = json.loads(os.environ["FAULT_PLAN"])
-    plan = Plan(**document | {"puts": {int(number): fault for number, fault in document["puts"].items()}})
+    """Put the plan into this process. Call it before anything of the service is imported."""
+    plan = Plan.read(Path(os.environ["FAULT_PLAN"]))
     if plan.crash_at is not None:
         (module,) = (each for each in (jobs, leases, reconciliation) if plan.crash_at in vars(each))
         setattr(module, plan.crash_at, _named(plan.crash_at, getattr(module, plan.crash_at)))
@@ -120,5 +128,6 @@ def _let_clock_step() -> None:
 
 
 def _note(what: str) -> None:
+    Path(os.environ["FAULT_PLAN"]).unlink(missing_ok=True)
     with Path(os.environ["FAULT_LOG"]).open("a", encoding="utf-8") as log:
         log.write(what + "\n")

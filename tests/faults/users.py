@@ -34,6 +34,7 @@ class Wish:
 
     Attributes:
         after: What the user does once it is accepted.
+        once_running: Whether it is done as soon as the job runs, not `after_s` later.
         job_ids: Every id that an accepting answer named: more than one is a doubled job.
         retry_ids: The same of its retry.
         asked: Steps that were acknowledged.
@@ -47,6 +48,7 @@ class Wish:
     after: After
     after_s: float
     grace_s: float
+    once_running: bool = False
     job_ids: set[str] = field(default_factory=set)
     retry_ids: set[str] = field(default_factory=set)
     asked: set[str] = field(default_factory=set)
@@ -70,6 +72,7 @@ class Users:
         self._http = httpx.Client(headers={"Authorization": f"Bearer {cluster.api_key}"}, timeout=5)
         self.busy: list[Future[None]] = []
         self.wishes: list[Wish] = []
+        self.refused: list[str] = []  # submits that were not accepted, so that they had to be sent again
 
     def close(self) -> None:
         """Let everybody go."""
@@ -122,8 +125,11 @@ class Users:
         # A lost answer makes people ask again.
         again = self._ask("POST", "/v1/jobs", json=wish.document(), params={"priority": wish.priority}, key=wish.name)
         wish.job_ids.add(again["id"])
-        time.sleep(wish.after_s)
         here = f"/v1/jobs/{job['id']}"
+        if wish.once_running:
+            self._wait(here, {"running", *ENDED})
+        else:
+            time.sleep(wish.after_s)
         if wish.after in ("cancel", "pause"):
             self._step(wish, here, wish.after)
         if wish.after == "pause":
@@ -139,13 +145,16 @@ class Users:
             wish.asked.add(step)
 
     def _retry(self, wish: Wish, here: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while self._ask("GET", here)["state"] not in ENDED and time.monotonic() < deadline:
-            time.sleep(0.5)
+        self._wait(here, ENDED)
         for _ in range(2):
             answer = self._ask("POST", f"{here}/retry", key=f"{wish.name}-retry", accept=(201, 409))
             if "state" in answer:
                 wish.retry_ids.add(answer["id"])
+
+    def _wait(self, here: str, states: set[str]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while self._ask("GET", here)["state"] not in states and time.monotonic() < deadline:
+            time.sleep(0.1)
 
     def _ask(
         self, method: str, path: str, *, key: str | None = None, accept: tuple[int, ...] = (200, 201), **options: object
@@ -154,12 +163,18 @@ class Users:
         headers = {} if key is None else {"Idempotency-Key": key}
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            with suppress(httpx.TransportError):
+            try:
                 answer = self._http.request(method, self._next_url() + path, headers=headers, **options)
+            except httpx.TransportError as error:
+                refusal = repr(error)
+            else:
                 if answer.status_code in accept:
                     return answer.json()
+                refusal = f"{answer.status_code} {answer.text}"
                 if answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
-                    raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}")
+                    raise AssertionError(f"{method} {path}: {refusal}")
+            if path == "/v1/jobs":
+                self.refused.append(refusal)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{method} {path} was not answered in {PATIENCE_S:g} s")
             time.sleep(0.1)
