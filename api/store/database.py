@@ -27,6 +27,9 @@ from sqlalchemy.types import TypeDecorator
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 QUEUE_INDEX = "ix_jobs_queue"  # its columns go in opposite directions
 BUSY_TIMEOUT_MS = 10_000  # longest that a SQLite writer waits for another; its transactions take milliseconds
+CONNECT_TIMEOUT_S = 5
+LOST_AFTER_S = 10  # of silence; then PostgreSQL and its client let go of each other. Leases last longer
+PROBE_S = 3  # between questions whether a silent host is still there
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -109,7 +112,8 @@ def create_database(url: str) -> Database:
     parsed = make_url(url)
     backend = parsed.get_backend_name()
     if backend == "postgresql":
-        return Database(_engine(url))
+        ours = {name: value for name, value in _patience().items() if name not in parsed.query}
+        return Database(_engine(url, connect_args=ours))
     if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
         raise ValueError(f"Cannot keep jobs in {parsed!r}: use a SQLite file or PostgreSQL.")
     Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
@@ -119,9 +123,23 @@ def create_database(url: str) -> Database:
     return Database(engine)
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's
     # Strict JSON on both: PostgreSQL would refuse NaN only at the commit, SQLite never.
-    return create_engine(url, pool_pre_ping=True, json_serializer=partial(json.dumps, allow_nan=False))
+    return create_engine(url, pool_pre_ping=True, json_serializer=partial(json.dumps, allow_nan=False), **options)
+
+
+def _patience() -> dict[str, int | str]:
+    """How libpq and the server notice that a network lets nothing through, which by default takes up to two hours.
+
+    Without the last one, a host that goes silent inside a transaction would keep others from its jobs as long.
+    """
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "tcp_user_timeout": LOST_AFTER_S * 1000,
+        "keepalives_idle": PROBE_S,
+        "keepalives_interval": PROBE_S,
+        "options": f"-c idle_in_transaction_session_timeout={LOST_AFTER_S}s",
+    }
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection
