@@ -1,6 +1,7 @@
 """Reads a job's whole history and says what in it breaks a promise of the service."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -102,6 +103,12 @@ def _wrong_tokens(history: History) -> Iterator[str]:
     successes = [attempt.token for attempt in attempts if attempt.outcome == Outcome.SUCCEEDED]
     if successes != ([job.lease_token] if job.state == State.SUCCEEDED else []):
         yield f"is {job.state} with successful attempts {successes}"
+    for attempt in attempts:
+        if (attempt.error or {}).get("code") == "attempt_broken":
+            yield f"has an attempt that ended in what nobody foresaw: {attempt.error['message']}"
+    told = Counter((e.token, e.data["name"], e.data["step"]) for e in history.events if e.type == "metric")
+    if doubled := [point for point, times in told.items() if times > 1]:
+        yield f"tells of the same points twice: {doubled}"
     for name, rows in (("event", history.events), ("metric", history.metrics)):
         tokens = [row.token or 0 for row in rows]
         if tokens != sorted(tokens):

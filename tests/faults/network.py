@@ -24,7 +24,11 @@ CHUNK_BYTES = 65536
 
 
 class Cut(StrEnum):
-    """What becomes of what is sent."""
+    """What becomes of what is sent.
+
+    Where answers are lost, the client's packets are acknowledged nevertheless: like a server that hangs on a host that
+    does not.
+    """
 
     BLACK_HOLE = "black hole"
     REQUESTS_LOST = "requests lost"  # the server still gets through to its client
