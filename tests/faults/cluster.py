@@ -91,6 +91,11 @@ class Cluster:
         """Where processes note what their plans did to them."""
         return self.settings.home / "faults.log"
 
+    @property
+    def claim_log(self) -> Path:
+        """Where workers note their claims."""
+        return self.settings.home / "claims.log"
+
     def add(self) -> None:
         """Define every part; `tend` starts them."""
         self._add("redis", lambda: self._start("redis", [_executable(), *OPTIONS, "--unixsocket", self._socket()]))
@@ -179,8 +184,13 @@ class Cluster:
         def launch() -> Process:
             command = [sys.executable, "-m", "tests.faults.faulty", kind]
             self.step_clock(name, 0)
-            told = {"FAULT_PLAN": self._plan(name), "FAULT_LOG": self.fault_log, "FAULT_CLOCK": self._clock(name)}
-            return self._start(name, command, environment | {key: str(path) for key, path in told.items()})
+            told = {
+                "PLAN": self._plan(name),
+                "LOG": self.fault_log,
+                "CLOCK": self._clock(name),
+                "CLAIMS": self.claim_log,
+            }
+            return self._start(name, command, environment | {f"FAULT_{key}": str(path) for key, path in told.items()})
 
         self._add(name, launch)
 
@@ -201,11 +211,12 @@ class Cluster:
 
 @contextmanager
 def running(
-    folder: Path, postgres: object | None, database_url: str, times: Mapping[str, float] = SHORT
+    folder: Path, postgres: object | None, database_url: str, others: Mapping[str, float] = SHORT
 ) -> Iterator[Cluster]:
-    """A cluster on a migrated, empty database; `times` are settings."""
+    """A cluster on a migrated, empty database; `others` are settings beside those."""
     redis_url = f"redis+socket://{folder}/redis.sock"
-    settings = Settings(home=folder, database_url=database_url, redis_url=redis_url, slots=2, max_attempts=10, **times)
+    urls = {"database_url": database_url, "redis_url": redis_url}
+    settings = Settings(**{"home": folder, "slots": 2, "max_attempts": 10, **urls, **others})
     upgrade(database_url)
     cluster = Cluster(settings, postgres)
     cluster.api_key = make_key(database_url)

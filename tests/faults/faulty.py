@@ -6,7 +6,7 @@ Beside the fail-points it differs from the real process only in its runner, whos
 import sys
 from pathlib import Path
 
-from tests.faults import failpoints
+from tests.faults import claim_log, failpoints
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def run_worker() -> None:
     from worker import child
     from worker.__main__ import main
 
+    claim_log.install()
     child.RUNNER = ("-P", str(Path(__file__).with_name("cheap_runner.py")))
     sys.exit(main())
 

@@ -46,10 +46,10 @@ class Bench:
         self._thread.join()
         self.http.close()
 
-    def submit(self, cycles: int, steps: int) -> httpx.Response:
+    def submit(self, cycles: int, steps: int, priority: int = 0) -> httpx.Response:
         """One cheap job."""
         spec = {"model": "builtin/llama", "prune": {"target": {"sparsity": 0.25}, "cycles": cycles}}
-        return self.http.post("/v1/jobs", json={**spec, "heal": {"steps": steps}})
+        return self.http.post("/v1/jobs", json={**spec, "heal": {"steps": steps}}, params={"priority": priority})
 
     def job(self, job_id: str) -> dict[str, Any]:
         """As it is now."""
