@@ -115,7 +115,7 @@ class Cluster:
         """Heal, thaw and start everything; what ends from now on is started without a plan."""
         self.network.heal()
         for name, part in self.parts.items():
-            self._plan(name).unlink(missing_ok=True)
+            self._pending(name).unlink(missing_ok=True)
             part.rest_until = 0.0
             part.thaw()
         self.tend()
@@ -123,8 +123,8 @@ class Cluster:
     def restart(self, name: str, plan: Plan, rest_s: float) -> None:
         """Kill a part; it comes back with this plan until something of it has happened, unless another is pending."""
         self.parts[name].kill(rest_s)
-        if not self._plan(name).exists():
-            plan.write(self._plan(name))
+        if not self._pending(name).exists():
+            self._pending(name).write_text(plan.as_text())
 
     def kill_child(self, rng: random.Random) -> bool:
         """Kill one runner, warm or busy, of any worker; whether there was one."""
@@ -184,13 +184,7 @@ class Cluster:
         def launch() -> Process:
             command = [sys.executable, "-m", "tests.faults.faulty", kind]
             self.step_clock(name, 0)
-            told = {
-                "PLAN": self._plan(name),
-                "LOG": self.fault_log,
-                "CLOCK": self._clock(name),
-                "CLAIMS": self.claim_log,
-            }
-            return self._start(name, command, environment | {f"FAULT_{key}": str(path) for key, path in told.items()})
+            return self._start(name, command, environment | self._told(name))
 
         self._add(name, launch)
 
@@ -198,9 +192,16 @@ class Cluster:
         """The file that says how far the wall clock of a process is off."""
         return self.settings.home / f"{name}.clock"
 
-    def _plan(self, name: str) -> Path:
-        """The file that says what goes wrong in a process."""
+    def _pending(self, name: str) -> Path:
+        """The file of the plan of which nothing has happened yet."""
         return self.settings.home / f"{name}.plan"
+
+    def _told(self, name: str) -> dict[str, str]:
+        """What `failpoints` and `claim_log` read."""
+        pending = self._pending(name)
+        plan = pending.read_text() if pending.exists() else Plan().as_text()
+        files = {"LOG": self.fault_log, "CLAIMS": self.claim_log, "PENDING": pending, "CLOCK": self._clock(name)}
+        return {"FAULT_PLAN": plan} | {f"FAULT_{key}": str(path) for key, path in files.items()}
 
     def _start(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> Process:
         return start(command, log=self.settings.home / f"{name}.log", environment=environment)

@@ -1,7 +1,8 @@
-"""What can be made to go wrong inside a process of the service, as the file of its environment's FAULT_PLAN says.
+"""What can be made to go wrong inside a process of the service, as the environment variable FAULT_PLAN says.
 
-FAULT_LOG names a file in which the process notes what its plan did to it, FAULT_CLOCK one that says how far its wall
-clock is off. The service knows nothing of it: a test that starts a process through `faulty` puts these points into it.
+Further variables name files: FAULT_LOG, in which the process notes what its plan did to it; FAULT_PENDING, which it
+removes then; FAULT_CLOCK, which says how far its wall clock is off. The service knows nothing of all this: a test that
+starts a process through `faulty` puts these points into it.
 """
 
 import json
@@ -45,22 +46,20 @@ class Plan:
     nth: int = 1
     puts: Mapping[int, StorageFault] = field(default_factory=dict)
 
-    def write(self, path: Path) -> None:
-        """Plan it for every process that is started with this file, until something of it has happened."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+    def as_text(self) -> str:
+        """For `parse`."""
+        return json.dumps(asdict(self))
 
     @classmethod
-    def read(cls, path: Path) -> "Plan":
-        """What is planned; nothing if there is no file."""
-        if not path.exists():
-            return cls()
-        document = json.loads(path.read_text(encoding="utf-8"))
+    def parse(cls, text: str) -> "Plan":
+        """What `as_text` gave."""
+        document = json.loads(text)
         return cls(**document | {"puts": {int(number): fault for number, fault in document["puts"].items()}})
 
 
 def install() -> None:
     """Put the plan into this process. Call it before anything of the service is imported."""
-    plan = Plan.read(Path(os.environ["FAULT_PLAN"]))
+    plan = Plan.parse(os.environ["FAULT_PLAN"])
     if plan.crash_at is not None:
         (module,) = (each for each in (jobs, leases, reconciliation) if plan.crash_at in vars(each))
         setattr(module, plan.crash_at, _named(plan.crash_at, getattr(module, plan.crash_at)))
@@ -128,6 +127,6 @@ def _let_clock_step() -> None:
 
 
 def _note(what: str) -> None:
-    Path(os.environ["FAULT_PLAN"]).unlink(missing_ok=True)
+    Path(os.environ["FAULT_PENDING"]).unlink(missing_ok=True)
     with Path(os.environ["FAULT_LOG"]).open("a", encoding="utf-8") as log:
         log.write(what + "\n")
