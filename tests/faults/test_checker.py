@@ -89,6 +89,10 @@ SPOILT = {
     "claims": delete(Attempt).where(Attempt.token == 1),
     "have not": update(Attempt).where(Attempt.token == 1).values(outcome=None),
     "successful attempts": update(Attempt).values(outcome=Outcome.SUCCEEDED),
+    "nobody foresaw": update(Attempt)
+    .where(Attempt.token == 1)
+    .values(error={"code": "attempt_broken", "message": "m"}),
+    "same points twice": update(JobEvent).where(JobEvent.type == "metric").values(data={"name": "n", "step": 1}),
     "an older claim wrote": update(JobEvent).where(JobEvent.seq > 9).values(token=1),
     "metric that an older claim": update(Metric).where(Metric.step == 4).values(token=1),
     "another curve": update(Metric).where(Metric.step == 3, Metric.token == 2).values(value=0.5),

@@ -1,24 +1,31 @@
 """PostgreSQL behind a network that swallows everything: both sides let go, and find each other again."""
 
+import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from api.store import database as module
-from api.store.database import create_database
+from api.store import jobs, leases
+from api.store.database import create_database, db_now, upgrade
+from api.store.errors import LeaseLost
+from api.store.models import Job
 from tests.faults.campaign import database_of
 from tests.faults.cluster import POSTGRES_SOCKET
 from tests.faults.network import Cut, Network
+from worker.keeper import LeaseKeeper
 
 WHOLE_TEST_S = 300.0
+LEASE_S = 6.0
 
 
 @pytest.fixture(scope="module")
 def server_url(tmp_path_factory):
     with database_of("postgresql", tmp_path_factory.mktemp("partitions")) as (url, _):
+        upgrade(url)
         yield url
 
 
@@ -81,6 +88,22 @@ def test_a_client_that_goes_silent_inside_a_transaction_loses_its_locks(server_u
         go_silent_with_a_seat(far, link, meanwhile=lambda: take_a_seat(near))
     with near.reading() as session:
         assert session.scalar(text("SELECT taken FROM seats")) == 1
+    near.close()
+
+
+def test_the_work_stops_before_the_lease_could_be_given_away(server_url, far, link):
+    near = create_database(server_url)
+    with near.transaction() as session:
+        jobs.accept_job(session, tenant="t", spec={}, max_attempts=1)
+        claim = leases.claim_next(session, worker="w", lease_s=LEASE_S)
+    stopped = threading.Event()
+    with LeaseKeeper(far, claim, lease_s=LEASE_S, heartbeat_s=LEASE_S / 2, on_lost=stopped.set) as keeper:
+        link.cut(Cut.BLACK_HOLE, for_s=WHOLE_TEST_S)
+        stopped.wait()  # a beat hangs meanwhile
+        with near.reading() as session:
+            assert session.scalar(select(Job.lease_expires_at > db_now()))
+        with pytest.raises(LeaseLost):
+            keeper.check()
     near.close()
 
 
