@@ -14,6 +14,7 @@ from api.settings import Settings
 from api.store import files, jobs
 from api.store.database import create_database, db_now
 from api.store.models import Job
+from api.store.placement import Placement, living_workers
 from api.store.states import State, is_terminal
 from api.store.storage import Storage
 from sentinel.models.checking.fresh_process import reload_elsewhere
@@ -232,6 +233,32 @@ def test_what_attempts_did_is_counted(bench):
     assert registry.get_sample_value("sentinel_phase_seconds_count", {"phase": "publishing"}) >= 1
 
 
+def test_a_worker_looks_for_work_that_nobody_rang_for(bench):
+    job_id = bench.submit()
+    bench.wait_for_event(job_id, "state", to="succeeded")
+    deadline = time.monotonic() + DEADLINE_S
+    while (worker := bench.read(living_workers, 30)[0]).slots[0]["busy"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (slot,) = worker.slots
+    assert worker.id == bench.attempts(job_id)[0].worker
+    assert 0 < slot["free_bytes"] <= slot["total_bytes"]
+
+
+def test_a_job_that_turns_out_too_large_is_handed_back_uncharged(bench):
+    prune = {"target": {"sparsity": 0.25}, "calibration_sequences": 10**6}
+    job_id = bench.submit(prune=prune, data={"source": "builtin", "sequence_length": 32768})
+    bench.wait_for_event(job_id, "state", to="queued", reason="does not fit here")
+    bench.run_queue()
+    job = bench.job(job_id)
+    assert (job.state, job.attempt, job.error) == (State.QUEUED, 0, None)
+    assert job.needs_bytes > 10**13
+    assert [attempt.outcome for attempt in bench.attempts(job_id)] == ["released"]
+    with bench.database.transaction() as session:
+        assert "the largest device of a living worker has" in Placement(session, silent_s=30).reason(job)
+        jobs.request_cancel(session, "t", job_id, grace_s=0)
+
+
 def test_a_deadline_ends_a_running_job(bench):
     job_id = bench.submit(steps=ENDLESS)
     thread = bench.work()
@@ -308,7 +335,7 @@ def test_a_job_on_postgresql_succeeds(database_url, tiny_spec, tmp_path):
     with Supervisor(settings, WorkerMetrics()) as supervisor:
         bench = Bench(settings, supervisor, tiny_spec)
         job_id = bench.submit()
-        supervisor.run_queue()
+        bench.run_queue()
     assert bench.job(job_id).state == State.SUCCEEDED
     assert {artifact.kind for artifact in bench.artifacts(job_id)} >= {"checkpoint", "result", "metrics", "log"}
     bench.database.close()
