@@ -97,8 +97,10 @@ def problem(
         errors=[ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in errors],
         **extensions,
     )
-    sent = {"X-Request-Id": request.state.request_id, **(headers or {})}
-    return JSONResponse(body.model_dump(), status_code=status, headers=sent, media_type=MEDIA_TYPE)
+    ids = {"X-Request-Id": request.state.request_id, "X-Trace-Id": request.state.trace_id}
+    return JSONResponse(
+        body.model_dump(), status_code=status, headers={**ids, **(headers or {})}, media_type=MEDIA_TYPE
+    )
 
 
 def of_sentinel_error(request: Request, error: SentinelError) -> JSONResponse:

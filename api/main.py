@@ -24,6 +24,7 @@ from api.settings import Settings
 from api.stopping import noticing_stop
 from api.strategies.routes import router as strategies
 from api.workers.routes import router as workers
+from sentinel.utils import logs
 
 EVERYWHERE = errors.responses(
     HTTPStatus.UNAUTHORIZED,
@@ -79,6 +80,9 @@ async def _serving(app: FastAPI) -> AsyncIterator[None]:
 
 
 def app() -> FastAPI:
-    """The factory for servers: settings from the environment, log lines on stderr."""
-    logging.basicConfig(level=logging.INFO)
-    return create_app(Settings())
+    """The factory for servers: settings from the environment, log lines on stderr, those of uvicorn among them."""
+    settings = Settings()
+    logs.configure(settings.log_format)
+    logs.adopt("uvicorn")
+    logging.getLogger("uvicorn.access").handlers.clear()  # `RequestContext` logs requests
+    return create_app(settings)

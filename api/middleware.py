@@ -1,27 +1,29 @@
-"""What happens around every request: a request id, a limit on the body, one line of access log.
+"""What happens around every request: a request id, a trace id, a limit on the body, one line of access log.
 
 Plain ASGI, so that streams pass through untouched. Knows no route.
 """
 
-import json
 import logging
 import re
 import time
+from contextvars import copy_context
 from uuid import uuid4
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import tracing
 from api.errors import of_sentinel_error
 from api.refusals import BodyTooLarge
+from sentinel.utils import logs
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 access_log = logging.getLogger("api.access")
 
 
 class RequestContext:
-    """Gives every request an id, says it in the response, and logs how the request went."""
+    """Gives every request an id and a trace, says both in the response and in every log line, and logs how it went."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -30,8 +32,10 @@ class RequestContext:
         """Answer one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        request_id, trace_id = _request_id(scope), tracing.trace_id_of(Headers(scope=scope))
+        scope.setdefault("state", {}).update(request_id=request_id, trace_id=trace_id)
+        # The server runs each request in a task of its own, so its line about a bug carries this too.
+        logs.bind(request_id=request_id, trace_id=trace_id)
         started = time.perf_counter()
         status = 500  # what the server answers when the application never does
 
@@ -41,13 +45,14 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                headers["X-Trace-Id"] = trace_id
                 headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
         try:
             await self.app(scope, receive, send_named)
         finally:
-            _log(scope, request_id, status, time.perf_counter() - started)
+            copy_context().run(_log, scope, status, time.perf_counter() - started)
 
 
 def _request_id(scope: Scope) -> str:
@@ -56,15 +61,10 @@ def _request_id(scope: Scope) -> str:
     return given if SANE_REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
-def _log(scope: Scope, request_id: str, status: int, seconds: float) -> None:
-    line = {
-        "method": scope["method"],
-        "path": scope["path"],
-        "status": status,
-        "ms": round(seconds * 1000, 1),
-        "request_id": request_id,
-    }
-    access_log.info(json.dumps(line))
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    """The path alone: a query or a header may hold what is nobody's business."""
+    logs.bind(method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1))
+    access_log.info("answered")
 
 
 class BodyLimit:

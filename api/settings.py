@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sentinel.utils.logs import LogFormat
+
 LONGEST_HEARTBEAT_S = 3.0
 LONGEST_GRACE_S = 3600.0
 SECRETS = Path("/run/secrets")  # where containers find a secret: in a file named like its variable, in small letters
@@ -68,6 +70,9 @@ class Settings(BaseSettings):
     )
     collect_s: float = Field(3600.0, gt=0, description="Seconds between looks for files that can be deleted.")
     max_attempts: int = Field(3, ge=1, description="Tries before a job whose workers get lost fails.")
+    log_format: LogFormat = Field(
+        LogFormat.TEXT, description="How log lines look: `text` for people, `json` for one JSON object a line."
+    )
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Port on which each worker answers Prometheus; none by default."
     )

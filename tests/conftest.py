@@ -75,9 +75,10 @@ def tiny_spec() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedService]:
-    """The whole service, with leases short enough to see one run out."""
+    """The whole service, with leases short enough to see one run out; its log lines are JSON."""
     home = tmp_path_factory.mktemp("service").resolve()
-    settings = Settings(home=home, port=0, lease_s=6, heartbeat_s=1, reconcile_s=0.5, model_roots=[home / "models"])
+    times = {"lease_s": 6, "heartbeat_s": 1, "reconcile_s": 0.5}
+    settings = Settings(home=home, port=0, **times, model_roots=[home / "models"], log_format="json")
     with EmbeddedService(settings) as service:
         yield service
     assert not processes_of(home)

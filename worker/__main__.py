@@ -3,11 +3,12 @@
 import logging
 import sys
 
-from celery.signals import worker_shutting_down
+from celery.signals import setup_logging, worker_shutting_down
 
 from api.settings import Settings
 from api.store.errors import StoreError
 from api.store.storage import Storage
+from sentinel.utils import logs
 from worker import tasks
 from worker.app import create_app
 from worker.metrics import WorkerMetrics, serving
@@ -18,8 +19,10 @@ logger = logging.getLogger(__name__)
 
 def main() -> int:
     """Listen until a signal comes; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings()
+    logs.configure(settings.log_format)
+    setup_logging.connect(lambda **_: None, weak=False)  # else Celery would set levels and add handlers
+    logging.getLogger("celery").setLevel(logging.WARNING)  # it would say every wake-up twice
     try:
         Storage(settings.storage_uri).check()
     except StoreError as error:

@@ -20,7 +20,6 @@ def create_app(redis_url: str, *, slots: int) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_enable_remote_control=False,
-        worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         # Without it a half-open connection would be waited on for ever, also at shutdown.

@@ -27,6 +27,7 @@ from api.store.models import Outcome
 from api.store.storage import Storage
 from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
 from sentinel.needs import DoesNotFit
+from sentinel.utils import logs
 from worker.child import Runner
 from worker.failures import (
     AttemptBroken,
@@ -99,16 +100,17 @@ class Attempt:
 
     def run(self) -> None:
         """Bring the attempt to its end, whatever that is."""
-        logger.info("%s: attempt %d begins (token %d)", self._claim.job_id, self._claim.attempt, self._claim.token)
+        logger.info("the attempt begins")
         try:
             with self._keeper:
                 ending = self._ending()
             # The last beat is over, so that it cannot meet a job that has ended.
             self._keeper.write(ending.write)
             self._metrics.attempts.labels(ending.outcome.value).inc()
+            logger.info("the attempt has ended: %s", ending.outcome.value)
         except LeaseLost:
             self._metrics.fenced.inc()
-            logger.warning("%s: the lease is lost; nothing more is written", self._claim.job_id)
+            logger.warning("the lease is lost; nothing more is written")
         finally:
             self._runner.close()
 
@@ -127,7 +129,7 @@ class Attempt:
         except AttemptFailed as failure:
             return self._failure(failure)
         except Exception as error:
-            logger.exception("%s: attempt %d broke", self._claim.job_id, self._claim.attempt)
+            logger.exception("the attempt broke")
             return self._failure(AttemptFailed(AttemptBroken(error).as_dict()))
         finally:
             self._phases.stop()
@@ -135,7 +137,7 @@ class Attempt:
 
     def _failure(self, failure: AttemptFailed) -> _Ending:
         error = failure.report(log_tail=self._runner.log_tail())
-        logger.warning("%s: attempt %d failed: %s", self._claim.job_id, self._claim.attempt, error["message"])
+        logger.warning("the attempt failed: %s", error["message"])
         retry_in = backoff_s(self._claim.attempt)
         fail = partial(leases.fail, claim=self._claim, error=error, retry=failure.retry, backoff_s=retry_in)
         return _Ending(Outcome.FAILED, fail)
@@ -162,6 +164,7 @@ class Attempt:
             resume=self._resume(),
             allowed_roots=self._settings.model_roots,
             memory_bytes=self._memory_bytes,
+            log_fields=logs.bound(),
         )
 
     def _resume(self) -> Path | None:

@@ -28,12 +28,15 @@ logger = logging.getLogger(__name__)
 # -P: the child must not import what an experiment writes into its folder.
 RUNNER = ("-P", "-m", "worker.runner")
 
-# What a child may inherit: paths, locale, proxies, and the settings of its numerical libraries.
-INHERITED_NAMES = frozenset({"PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+# What a child may inherit: paths, locale, proxies, how it logs, and the settings of its numerical libraries.
+INHERITED_NAMES = frozenset(
+    {"PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "SENTINEL_LOG_FORMAT"}
+)
 INHERITED_PREFIXES = ("HF_", "CUDA", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH_", "LC_")
 PROXY_NAMES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"})
 READY_TIMEOUT_S = 300.0  # a cold import of torch from a slow disk
 EXIT_TIMEOUT_S = 30.0
+LONG_LINE_BYTES = 400  # a line of JSON, without an exception
 
 
 class RunnerUnavailable(SentinelError):
@@ -167,7 +170,7 @@ class Runner:
         """The last lines of the log."""
         with self.log.open("rb") as log:
             log.seek(0, os.SEEK_END)
-            log.seek(max(0, log.tell() - 200 * lines))
+            log.seek(max(0, log.tell() - LONG_LINE_BYTES * lines))
             text = log.read().decode("utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 

@@ -24,6 +24,7 @@ import httpx
 from api.settings import Settings
 from api.store import keys
 from api.store.database import create_database, upgrade
+from sentinel.utils import logs
 from worker.processes import Process, ServiceStopped, end, start, wait_until
 from worker.redis_server import private_redis
 
@@ -192,9 +193,9 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, help="0 takes a free one")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    exit_on_signals()
     settings = Settings() if options.port is None else Settings(port=options.port)
+    logs.configure(settings.log_format, level=logging.WARNING)
+    exit_on_signals()
     try:
         with EmbeddedService(settings) as service:
             print(f"Sentinel listens on {service.base_url} (interface: {service.base_url}/openapi.json)")

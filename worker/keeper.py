@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -49,7 +50,9 @@ class LeaseKeeper:
         self._lost = threading.Event()
         self.order = Order(Command.CONTINUE, grace_s=0.0)
         # Two threads: a beat that hangs in the network must not hide that time has run out.
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._beat, self._watch)]
+        self._threads = [
+            threading.Thread(target=copy_context().run, args=(run,), daemon=True) for run in (self._beat, self._watch)
+        ]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -92,7 +95,7 @@ class LeaseKeeper:
             except LeaseLost:
                 self._lose("another attempt holds the job, or it has ended")
             except UNREACHABLE:
-                logger.warning("heartbeat of %s failed", self._claim.job_id, exc_info=True)
+                logger.warning("a heartbeat failed", exc_info=True)
             else:
                 self._deadline = self._deadline_from(started)
                 self.order = order
@@ -105,7 +108,7 @@ class LeaseKeeper:
     def _lose(self, reason: str) -> None:
         if self._closed.is_set():
             return
-        logger.error("lost the lease of %s (token %d): %s", self._claim.job_id, self._claim.token, reason)
+        logger.error("lost the lease: %s", reason)
         self._lost.set()
         self._on_lost()
 

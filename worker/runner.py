@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from sentinel.errors import Fault, SentinelError
 from sentinel.events import Event, Failed
 from sentinel.spec import parse_spec
+from sentinel.utils import logs
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("worker.runner")  # as a process it is __main__
 
 READY = "ready"
 MAX_FILE_DESCRIPTORS = 4096
@@ -34,6 +35,7 @@ class Assignment(BaseModel):
         resume: Cycle folder of an earlier attempt, if any.
         allowed_roots: Folders under which the spec may name files.
         memory_bytes: What the device has for this attempt.
+        log_fields: What the log lines of the attempt carry.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,7 @@ class Assignment(BaseModel):
     resume: Path | None
     allowed_roots: list[Path]
     memory_bytes: int
+    log_fields: dict[str, str | int | float]
 
 
 class OutOfMemory(SentinelError):
@@ -75,6 +78,7 @@ def main() -> None:
     import sentinel.experiment  # noqa: F401
 
     disable_progress_bar()
+    logs.adopt("transformers", "datasets", "huggingface_hub")
     stream.write(READY + "\n")
     stream.flush()
     _run(Assignment.model_validate_json(assignments.get()), LineReporter(stream))
@@ -85,6 +89,8 @@ def _run(assignment: Assignment, reporter: LineReporter) -> None:
 
     from sentinel.experiment import run
 
+    logs.bind(**assignment.log_fields)
+    logger.info("the experiment begins")
     try:
         run(
             parse_spec(assignment.spec),
@@ -94,6 +100,7 @@ def _run(assignment: Assignment, reporter: LineReporter) -> None:
             allowed_roots=assignment.allowed_roots,
             memory_bytes=assignment.memory_bytes,
         )
+        logger.info("the experiment has ended")
     except SentinelError as error:
         logger.exception("the experiment failed")
         reporter.emit(Failed(error=error.as_dict()))
@@ -132,5 +139,5 @@ def _limit_resources() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(logs.LogFormat(os.environ.get("SENTINEL_LOG_FORMAT") or "text"))
     main()

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+from contextvars import copy_context
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -18,6 +19,7 @@ from api.store import leases, placement
 from api.store.database import Database, create_database
 from api.store.leases import Claim
 from api.store.storage import Storage
+from sentinel.utils import logs
 from worker.attempt import Attempt
 from worker.child import RunnerUnavailable
 from worker.devices import discover
@@ -82,7 +84,7 @@ class Supervisor:
         """
         while (placed := self._claim()) is not None:
             try:
-                self._attempt(placed)
+                copy_context().run(self._attempt, placed)
             finally:
                 placed.slot.give_back()
 
@@ -116,8 +118,16 @@ class Supervisor:
         return _Placed(claim, slot, offer.memory_bytes)
 
     def _attempt(self, placed: _Placed) -> None:
+        claim = placed.claim
+        logs.bind(
+            request_id=claim.request_id,
+            trace_id=claim.trace_id,
+            job_id=claim.job_id,
+            attempt=claim.attempt,
+            token=claim.token,
+        )
         attempt = Attempt(
-            placed.claim,
+            claim,
             placed.slot.take_runner(),
             memory_bytes=placed.memory_bytes,
             settings=self._settings,

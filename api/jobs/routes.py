@@ -80,6 +80,7 @@ def submit(
         terms=Terms(priority=priority, not_before=not_before, deadline=deadline),
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
+        trace_id=request.state.trace_id,
     )
     background.add_task(dispatch.wake, resources.settings.redis_url)
     return _promise(response, submitted)
@@ -225,6 +226,7 @@ def retry(
         from_start=start == "start",
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
+        trace_id=request.state.trace_id,
     )
     background.add_task(dispatch.wake, resources.settings.redis_url)
     return _promise(response, retried)

@@ -69,6 +69,7 @@ class JobSummary(_View):
         description="The pruned model as a tar, once the job has ended; without success, as its kept cycle left it."
     )
     request_id: str | None = Field(description="Of the request that made the job.")
+    trace_id: str | None = Field(description="Of that request's trace, which the log lines of every attempt carry.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

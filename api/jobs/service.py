@@ -70,6 +70,7 @@ def submit(
     terms: Terms,
     idempotency_key: str | None,
     request_id: str,
+    trace_id: str,
 ) -> Written:
     """Check a document and promise to run it.
 
@@ -91,6 +92,7 @@ def submit(
         terms=terms,
         demand=demand,
         request_id=request_id,
+        trace_id=trace_id,
     )
     return Written(_show(session, accepted.job, settings), already=accepted.replayed)
 
@@ -104,6 +106,7 @@ def retry(
     from_start: bool,
     idempotency_key: str | None,
     request_id: str,
+    trace_id: str,
 ) -> Written:
     """Promise to run an ended job's spec again, as a new job.
 
@@ -120,6 +123,7 @@ def retry(
         max_attempts=settings.max_attempts,
         idempotency=(idempotency_key, request) if idempotency_key else None,
         request_id=request_id,
+        trace_id=trace_id,
     )
     return Written(_show(session, accepted.job, settings), already=accepted.replayed)
 

@@ -124,8 +124,10 @@ def create_database(url: str) -> Database:
 
 
 def _engine(url: str, **options: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's
-    # Strict JSON on both: PostgreSQL would refuse NaN only at the commit, SQLite never.
-    return create_engine(url, pool_pre_ping=True, json_serializer=partial(json.dumps, allow_nan=False), **options)
+    # Strict JSON on both: PostgreSQL would refuse NaN only at the commit, SQLite never. Errors go to the log, so
+    # they name no values.
+    serializer = partial(json.dumps, allow_nan=False)
+    return create_engine(url, pool_pre_ping=True, json_serializer=serializer, hide_parameters=True, **options)
 
 
 def _patience() -> dict[str, int | str]:

@@ -58,6 +58,7 @@ def accept_job(
     demand: Demand = ANY_DEVICE,
     parent_id: str | None = None,
     request_id: str | None = None,
+    trace_id: str | None = None,
 ) -> Accepted:
     """Store a job, its first event and its idempotency row. The promise holds once the transaction has committed.
 
@@ -72,6 +73,7 @@ def accept_job(
         demand: What it asks of a worker.
         parent_id: The job that this one tries again.
         request_id: Of the request that asked.
+        trace_id: Of that request's trace.
 
     Raises:
         IdempotencyMismatch: The key stands for another request.
@@ -90,6 +92,7 @@ def accept_job(
         deadline=terms.deadline,
         max_attempts=max_attempts,
         request_id=request_id,
+        trace_id=trace_id,
         last_seq=1,
     )
     if terms.not_before is not None:
@@ -118,6 +121,7 @@ def retry_job(
     max_attempts: int,
     idempotency: tuple[str, str] | None = None,
     request_id: str | None = None,
+    trace_id: str | None = None,
 ) -> Accepted:
     """Accept a new job with the spec of one that has ended, behind the last cycle that it kept or from the start.
 
@@ -140,6 +144,7 @@ def retry_job(
         demand=Demand(parent.device, parent.needs_bytes),
         parent_id=parent.id,
         request_id=request_id,
+        trace_id=trace_id,
     )
     kept = None if from_start or accepted.replayed else newest_checkpoint(session, parent.id)
     if kept is not None:

@@ -61,6 +61,8 @@ class Claim:
         needs_bytes: Memory that it will take, None while that is not known.
         spec: The concrete spec.
         resume: Files of the newest resume state; null starts from the beginning.
+        request_id: Of the request that made the job.
+        trace_id: Of that request's trace; null for a job of an earlier version.
     """
 
     job_id: str
@@ -70,6 +72,8 @@ class Claim:
     needs_bytes: int | None
     spec: Json
     resume: tuple[ManifestFile, ...] | None
+    request_id: str | None = None
+    trace_id: str | None = None
 
 
 def claim_next(session: Session, *, worker: str, lease_s: float, offer: Offer = ANYTHING) -> Claim | None:
@@ -107,6 +111,8 @@ def claim_next(session: Session, *, worker: str, lease_s: float, offer: Offer = 
         needs_bytes=job.needs_bytes,
         spec=job.spec,
         resume=resume,
+        request_id=job.request_id,
+        trace_id=job.trace_id,
     )
 
 

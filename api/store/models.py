@@ -147,6 +147,7 @@ class Job(Base):
     result: Mapped[Json | None]
     error: Mapped[Json | None]
     request_id: Mapped[str | None]
+    trace_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -1,9 +1,11 @@
 """The whole service over HTTP, as a user meets it."""
 
+import json
 import os
 import subprocess
 import sys
 
+import httpx
 import psutil
 import pytest
 
@@ -11,6 +13,7 @@ from sentinel.client import SentinelClient
 from sentinel.transport import ServiceRefused
 
 MEGABYTE = 1024 * 1024
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 # Runs in a fresh process that knows nothing of Sentinel.
 RELOAD = """
 import sys
@@ -24,11 +27,14 @@ print(sum(p.numel() for p in model.parameters()), model.generate(**tokens, max_n
 
 @pytest.fixture(scope="module")
 def finished(service, tiny_spec):
-    """A job that has succeeded, and every event it told."""
+    """A job that has succeeded, and every event it told; its request belonged to a trace."""
+    headers = {"Authorization": f"Bearer {service.api_key}", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    submitted = httpx.post(f"{service.base_url}/v1/jobs", json=tiny_spec(cycles=2, name="tiny"), headers=headers)
+    assert submitted.status_code == 201
     with SentinelClient(service.base_url, service.api_key) as client:
-        job = client.submit(tiny_spec(cycles=2, name="tiny"))
-        events = list(client.watch(job.id))
-        return client.get(job.id), events
+        job_id = submitted.json()["id"]
+        events = list(client.watch(job_id))
+        return client.get(job_id), events
 
 
 def test_a_spec_becomes_a_smaller_model_with_its_measurements(finished):
@@ -49,6 +55,31 @@ def test_its_events_tell_the_story_without_gaps(finished):
     phases = [event.data["phase"] for event in events if event.type == "phase"]
     assert (phases[0], phases[-1]) == ("loading", "publishing")
     assert [event.data["cycle"] for event in events if event.type == "checkpoint"] == [1, 2]
+
+
+def test_one_trace_leads_from_its_request_to_its_child(finished, service):
+    job, _ = finished
+    (log,) = (artifact.id for artifact in job.artifacts if artifact.kind == "log")
+    headers = {"Authorization": f"Bearer {service.api_key}"}
+    runner_log = httpx.get(f"{service.base_url}/v1/artifacts/{log}/content", headers=headers).text
+    logs = [(service.log_folder / f"{name}.log").read_text() for name in ("api", "worker")]
+    api, worker, runner = map(lines_of_the_trace, (*logs, runner_log))
+    (request,) = (line for line in api if line["logger"] == "api.access")
+    assert (request["method"], request["path"], request["status"]) == ("POST", "/v1/jobs", 201)
+    said = [line["message"] for line in worker if line["logger"] == "worker.attempt"]
+    assert said == ["the attempt begins", "the attempt has ended: succeeded"]
+    said = [line["message"] for line in runner if line["logger"] == "worker.runner"]
+    assert said == ["the experiment begins", "the experiment has ended"]
+    for line in (*worker, *runner):
+        assert (line["job_id"], line["attempt"], line["token"]) == (job.id, 1, 1)
+        assert line["request_id"] == request["request_id"]
+    assert service.api_key not in "".join(logs)
+
+
+def lines_of_the_trace(log):
+    """What Celery prints when a worker stops is the one thing that is no JSON."""
+    lines = [line for line in log.splitlines() if line and not line.startswith("worker: ")]
+    return [line for line in map(json.loads, lines) if line.get("trace_id") == TRACE]
 
 
 def test_its_checkpoint_loads_with_plain_transformers_in_a_fresh_process(finished, client, tmp_path):

@@ -1,7 +1,9 @@
 """The edge of the service: keys and scopes, problem documents, request ids, health, the API's own description."""
 
+import io
 import json
 import logging
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +16,7 @@ from api.main import create_app
 from api.settings import Settings
 from api.store.keys import create_key
 from api.store.models import ApiKey
+from sentinel.utils.logs import JsonFormatter
 
 on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 
@@ -85,19 +88,95 @@ def test_a_request_id_is_made_where_none_is_sane(service, given):
     assert answer.headers["X-Request-Id"] not in ("", given)
 
 
-def test_every_request_is_one_line_in_the_log(service, caplog):
-    with caplog.at_level(logging.INFO, logger="api.access"):
-        service.client.get("/v1/jobs", headers={"X-Request-Id": "seen"})
-        # The line is written once the response is out, so the client may be here first.
+@pytest.fixture
+def logged():
+    """Wait for one request's line from each logger: it comes once the response is out, so the client may be first."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+    def lines_of(request_id, *loggers):
         deadline = time.monotonic() + 10
-        while not (seen := _logged(caplog, "seen")) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            lines = map(json.loads, stream.getvalue().splitlines())
+            found = {line["logger"]: line for line in lines if line.get("request_id") == request_id}
+            if found.keys() >= set(loggers):
+                return [found[logger] for logger in loggers]
             time.sleep(0.01)
-    assert [(line["method"], line["path"], line["status"]) for line in seen] == [("GET", "/v1/jobs", 200)]
+        raise AssertionError(f"only {found}")
+
+    yield lines_of
+    root.removeHandler(handler)
+    root.setLevel(level)
 
 
-def _logged(caplog, request_id):
-    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == "api.access"]
-    return [line for line in lines if line["request_id"] == request_id]
+def test_every_request_is_one_line_in_the_log(service, logged):
+    answer = service.client.get("/v1/jobs?name=private", headers={"X-Request-Id": "seen"})
+    (line,) = logged("seen", "api.access")
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/jobs", 200)
+    assert line["trace_id"] == answer.headers["X-Trace-Id"]
+    assert "private" not in str(line)
+    assert "sntl" not in str(line)
+    assert line["ms"] > 0
+
+
+def test_the_server_s_line_about_a_bug_names_the_request(service, logged):
+    @service.app.get("/broken")
+    def broken():
+        raise ZeroDivisionError
+
+    answer = httpx.get(f"{service.base_url}/broken", headers={"X-Request-Id": "bug"})
+    bug, access = logged("bug", "uvicorn.error", "api.access")
+    assert (bug["level"], access["status"]) == ("error", 500)
+    assert "ZeroDivisionError" in bug["exception"]
+    assert bug["trace_id"] == access["trace_id"] == answer.headers["X-Trace-Id"]
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+def test_a_request_s_trace_is_its_job_s_and_a_retry_has_its_own(service, spec):
+    submitted = service.client.post("/v1/jobs", json=spec, headers={"traceparent": PARENT})
+    assert submitted.headers["X-Trace-Id"] == submitted.json()["trace_id"] == TRACE
+    here = submitted.json()["links"]["self"]
+    other = service.client.post(f"{here}/cancel")
+    assert other.headers["X-Trace-Id"] != TRACE == other.json()["trace_id"]
+    retried = service.client.post(f"{here}/retry")
+    assert retried.json()["trace_id"] == retried.headers["X-Trace-Id"] != TRACE
+    assert retried.json()["parent_id"] == submitted.json()["id"]
+    assert service.claim().trace_id == retried.json()["trace_id"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        [""],
+        ["nonsense"],
+        [PARENT.upper()],
+        [PARENT.replace("00-", "ff-", 1)],
+        [f"00-{'0' * 32}-00f067aa0ba902b7-01"],
+        [f"00-{TRACE}-{'0' * 16}-01"],
+        [f"00-{TRACE}-00f067aa0ba902b7"],
+        [f"{PARENT}-more"],
+        [PARENT, PARENT],
+    ],
+)
+def test_without_one_valid_traceparent_a_new_trace_begins(service, given):
+    answers = [httpx.get(f"{service.base_url}/livez", headers=[("traceparent", each) for each in given]) for _ in "ab"]
+    first, second = (answer.headers["X-Trace-Id"] for answer in answers)
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    assert len({first, second, TRACE, "0" * 32}) == 4
+
+
+def test_a_traceparent_of_a_later_version_is_understood(service):
+    answer = httpx.get(f"{service.base_url}/livez", headers={"traceparent": f"cc{PARENT[2:]}-what-comes"})
+    assert answer.headers["X-Trace-Id"] == TRACE
 
 
 def test_without_redis_the_service_is_degraded_but_accepts(service, spec):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import literal, select, text
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import OperationalError, StatementError
 
 from api.store.database import UtcDateTime, create_database, db_now
 
@@ -56,3 +56,9 @@ def test_a_time_keeps_its_moment(database):
 def test_a_naive_time_is_refused(database):
     with database.reading() as session, pytest.raises(StatementError, match="names no point in time"):
         session.scalar(select(literal(datetime(2026, 1, 1), UtcDateTime)))  # noqa: DTZ001 - naive on purpose
+
+
+def test_errors_name_no_values_as_they_go_to_the_log(database):
+    with pytest.raises(OperationalError) as failed, database.reading() as session:
+        session.execute(text("SELECT :value FROM nowhere"), {"value": "s3cr3t"})
+    assert "s3cr3t" not in str(failed.value)
