@@ -3,7 +3,9 @@
 torch is imported only by `run` and `check-family`; everything else answers at once.
 """
 
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +30,14 @@ app = typer.Typer(
 )
 service_commands.register(app)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line instead of a table.")]
+
+
+class ServiceNotInstalled(SentinelError):
+    """This installation can talk to a service, but not be one."""
+
+    code = "service_not_installed"
+    fault = Fault.USER
+    next_step = "Run it on a host of the service, or install that part: pip install 'sentinel-pruning[api]'."
 
 
 def main() -> None:
@@ -93,6 +103,22 @@ def check_family(
     Console().print(table, markup=False, highlight=False)
     if not all(result.passed for result in results):
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def doctor(
+    *,
+    url: Annotated[
+        str | None, typer.Option(envvar="SENTINEL_URL", help="Address of an API that should be ready.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the service's installation on this host, as its environment describes it, and say what to do."""
+    # The doctor belongs to the service, of which this package knows nothing: it runs as a process of its own.
+    if find_spec("alembic") is None:
+        raise ServiceNotInstalled("The service is not installed here, only its client.")
+    options = [*(["--url", url] if url else []), *(["--json"] if as_json else [])]
+    raise typer.Exit(subprocess.run([sys.executable, "-P", "-m", "api.doctor", *options], check=False).returncode)
 
 
 def _model_source(name: str, *, revision: str) -> ModelSource:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alembic import command
 from alembic.config import Config
@@ -168,11 +168,27 @@ def upgrade(url: str, revision: str = "head") -> None:
         database.close()
 
 
-def schema_is_current(database: Database) -> bool:
-    """Whether the newest migration has been applied."""
+class Revisions(NamedTuple):
+    """Migrations by name: which the schema is at, the newest, and all that this version knows."""
+
+    applied: set[str]
+    newest: set[str]
+    known: set[str]
+
+
+def schema_revisions(database: Database) -> Revisions:
+    """Where the schema is, and where it could be."""
     with database.reading() as session:
         applied = MigrationContext.configure(session.connection()).get_current_heads()
-    return set(applied) == set(ScriptDirectory.from_config(_alembic_config()).get_heads())
+    scripts = ScriptDirectory.from_config(_alembic_config())
+    known = {script.revision for script in scripts.walk_revisions()}
+    return Revisions(applied=set(applied), newest=set(scripts.get_heads()), known=known)
+
+
+def schema_is_current(database: Database) -> bool:
+    """Whether the newest migration has been applied."""
+    revisions = schema_revisions(database)
+    return revisions.applied == revisions.newest
 
 
 def comparable_on(dialect: str) -> Callable[..., bool]:

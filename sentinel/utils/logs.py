@@ -58,6 +58,11 @@ def bind(**fields: Field | None) -> None:
     _bound.set({**_bound.get(), **{name: value for name, value in fields.items() if value is not None}})
 
 
+def redacted(text: str) -> str:
+    """The text without what looks like a secret."""
+    return SECRETS.sub("***", text)
+
+
 def bound() -> dict[str, Field]:
     """What is bound here, to be bound in another process."""
     return dict(_bound.get())
@@ -69,7 +74,7 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Whatever a line is made of, what looks like a secret is not in it."""
         exception = self.formatException(record.exc_info) if record.exc_info else None
-        return SECRETS.sub("***", self.line(record, exception))
+        return redacted(self.line(record, exception))
 
     def line(self, record: logging.LogRecord, exception: str | None) -> str:
         """The line as it would be without secrets."""
