@@ -22,6 +22,7 @@ CHECKS = (
     ),
     Check(name="migrations", look=database.migrations, next_step=database.MIGRATE, needs="database"),
     Check(name="clock", look=database.clock, needs="database"),
+    Check(name="workers", look=database.workers, needs="migrations"),
     Check(name="redis", look=checks.redis, next_step="Correct SENTINEL_REDIS_URL."),
     Check(
         name="storage",

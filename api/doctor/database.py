@@ -1,4 +1,4 @@
-"""The checks of the database: does it answer, has it the schema of this version, and does its clock agree with ours."""
+"""The checks of the database: does it answer, is its schema ours, does its clock agree, and which workers does it know."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from sqlalchemy import make_url, select, text
 from api.doctor.findings import Seen, Status
 from api.settings import Settings
 from api.store.database import Database, create_database, db_now, schema_revisions
+from api.store.placement import living_workers
 
 CONNECT_TIMEOUT_S = 5
 TOLERATED = timedelta(seconds=2)
@@ -67,3 +68,17 @@ def clock(settings: Settings) -> Seen:
         return Seen(Status.OK, said)
     step = "Synchronise both clocks (NTP). Leases do not mind; start times, deadlines and the age of files do."
     return Seen(Status.WARNING, said, step)
+
+
+def workers(settings: Settings) -> Seen:
+    """Workers say that they live in the database; without any, jobs are accepted and wait."""
+    with _opened(settings) as opened, opened.reading() as session:
+        living = living_workers(session, settings.lease_s)
+        slots = [slot for worker in living for slot in worker.slots]
+    if not living:
+        return Seen(
+            Status.WARNING, "no worker is alive", "Start one: `python -m worker`, or `docker compose up worker`."
+        )
+    devices = ", ".join(sorted({slot["device"] for slot in slots}))
+    busy = sum(slot["busy"] for slot in slots)
+    return Seen(Status.OK, f"{len(living)} alive with {len(slots)} slot(s) on {devices}, {busy} busy")

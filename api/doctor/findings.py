@@ -56,6 +56,7 @@ def examine(settings: Settings, checks: Sequence[Check]) -> Iterator[Finding]:
     broken = set()
     for check in checks:
         if check.needs in broken:
+            broken.add(check.name)  # for what needs this one in turn
             continue
         try:
             seen = check.look(settings)

@@ -15,6 +15,7 @@ from api.doctor.findings import Status, examine
 from api.main import create_app
 from api.settings import Settings
 from api.store.database import create_database, upgrade
+from api.store.placement import advertise
 from worker.embedded import as_environment
 from worker.redis_server import private_redis
 
@@ -37,6 +38,9 @@ def run(*arguments, environment):
 
 
 def test_a_healthy_installation_on_sqlite_is_ok_and_left_as_it_was(service, tmp_path):
+    slot = {"device": "CPU", "devices": ["auto"], "total_bytes": 2, "free_bytes": 1, "busy": True}
+    with service.database.transaction() as session:
+        advertise(session, "host:1", [slot])
     with private_redis(tmp_path / "redis.log") as redis:
         settings = service.settings.model_copy(update={"redis_url": redis.url})
         done = run("--json", "--url", service.base_url, environment=as_environment(settings))
@@ -48,6 +52,8 @@ def test_a_healthy_installation_on_sqlite_is_ok_and_left_as_it_was(service, tmp_
     assert status.pop("disk") != "broken"
     assert status.pop("api") == report["status"] == "warning"
     assert set(status.values()) == {"ok"}
+    (workers,) = (check["seen"] for check in report["checks"] if check["name"] == "workers")
+    assert workers == "1 alive with 1 slot(s) on CPU, 1 busy"
     assert list((tmp_path / "storage").iterdir()) == []
 
 
@@ -82,6 +88,10 @@ def test_a_schema_of_a_later_version(database, database_url, tmp_path):
     assert migrations.status is Status.BROKEN
     assert "9999, which this version does not know" in migrations.seen
     assert "does not go back" in migrations.next_step
+
+
+def test_without_a_worker_jobs_wait(settings):
+    assert found(settings)["workers"][1:3] == ("warning", "no worker is alive")
 
 
 def test_a_dead_redis_is_no_more_than_a_warning(settings):
