@@ -1,4 +1,4 @@
-"""The checks of the database: does it answer, is its schema ours, does its clock agree, and which workers does it know."""
+"""The checks of the database: does it answer, is its schema ours, does its clock agree, whom does it know."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
