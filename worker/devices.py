@@ -3,6 +3,7 @@
 Asks the driver (NVML), never CUDA: a process that has touched CUDA holds memory on the device. Knows no jobs.
 """
 
+import logging
 import os
 import platform
 import sys
@@ -12,6 +13,8 @@ from typing import NamedTuple, Protocol
 
 import psutil
 import pynvml
+
+logger = logging.getLogger(__name__)
 
 # Where the kernel tells a container what it may have and has (control groups, version 2).
 CGROUP = Path("/sys/fs/cgroup")
@@ -74,8 +77,12 @@ class Gpu:
         self.environment: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": uuid}
 
     def memory(self) -> Memory:
-        """As the driver tells it, whoever uses the device."""
-        found = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
+        """As the driver tells it, whoever uses the device; nothing of one that does not answer any more."""
+        try:
+            found = pynvml.nvmlDeviceGetMemoryInfo(self._handle)
+        except pynvml.NVMLError as error:
+            logger.error("the GPU %s does not answer: %s", self.name, error)  # noqa: TRY400 - the driver's text says it all
+            return Memory(0, 0)
         return Memory(int(found.total), int(found.free))
 
 

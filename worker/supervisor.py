@@ -65,8 +65,9 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.drain()
-        for thread in (self._patrol, *self._lookers):
-            thread.join()
+        self._patrol.join()  # first: it starts the others
+        for looker in self._lookers:
+            looker.join()
         for slot in self.slots:
             slot.close()
         self._scratch.close()

@@ -60,7 +60,7 @@ def work_waits(session: Session, offer: Offer) -> bool:
 def advertise(session: Session, worker_id: str, slots: Sequence[SlotReport]) -> None:
     """Say that a worker lives and what its slots have now."""
     now = {"slots": list(slots), "seen_at": db_now()}
-    if not session.execute(update(Worker).where(Worker.id == worker_id).values(**now)).rowcount:  # type: ignore[attr-defined]
+    if session.scalar(update(Worker).where(Worker.id == worker_id).values(**now).returning(Worker.id)) is None:
         session.add(Worker(id=worker_id, **now))
 
 
