@@ -1,7 +1,7 @@
 """How much memory an experiment will take at most, told from its spec and the headers of the weights. Torch-free.
 
 An estimate: it counts the tensors that every phase holds at its peak, and not what allocators and libraries add beyond
-`BASE_BYTES`. docs/reliability.md says how near it came to what runs really took.
+`BASE_BYTES`.
 """
 
 from typing import Annotated
