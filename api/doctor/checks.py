@@ -26,7 +26,7 @@ CLIENT_VARIABLES = frozenset({"SENTINEL_URL", "SENTINEL_API_KEY"})  # of the com
 GB = 10**9
 LITTLE_BYTES = 10 * GB  # a few models with their checkpoints
 NOTHING_BYTES = GB
-API_TIMEOUT_S = 5.0
+API_TIMEOUT_S = 10.0
 
 
 def settings(_settings: Settings) -> Seen:

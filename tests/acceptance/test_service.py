@@ -29,7 +29,8 @@ print(sum(p.numel() for p in model.parameters()), model.generate(**tokens, max_n
 def finished(service, tiny_spec):
     """A job that has succeeded, and every event it told; its request belonged to a trace."""
     headers = {"Authorization": f"Bearer {service.api_key}", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
-    submitted = httpx.post(f"{service.base_url}/v1/jobs", json=tiny_spec(cycles=2, name="tiny"), headers=headers)
+    with httpx.Client(base_url=service.base_url, headers=headers, timeout=60) as client:
+        submitted = client.post("/v1/jobs", json=tiny_spec(cycles=2, name="tiny"))
     assert submitted.status_code == 201
     with SentinelClient(service.base_url, service.api_key) as client:
         job_id = submitted.json()["id"]
@@ -61,7 +62,7 @@ def test_one_trace_leads_from_its_request_to_its_child(finished, service):
     job, _ = finished
     (log,) = (artifact.id for artifact in job.artifacts if artifact.kind == "log")
     headers = {"Authorization": f"Bearer {service.api_key}"}
-    runner_log = httpx.get(f"{service.base_url}/v1/artifacts/{log}/content", headers=headers).text
+    runner_log = httpx.get(f"{service.base_url}/v1/artifacts/{log}/content", headers=headers, timeout=60).text
     logs = [(service.log_folder / f"{name}.log").read_text() for name in ("api", "worker")]
     api, worker, runner = map(lines_of_the_trace, (*logs, runner_log))
     (request,) = (line for line in api if line["logger"] == "api.access")
