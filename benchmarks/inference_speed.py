@@ -1,4 +1,4 @@
-"""How much faster a pruned Llama of 110 M parameters is, and whether a latency target is met.
+"""How much faster a pruned Llama of 111 M parameters is (or of 1.3 B), and whether a latency target is met.
 
 Random weights: speed depends on shapes, not on what a model has learnt. Half of the attention groups and 40 % of the
 neurons go. Dense and pruned model take turns in one process, so that a busy machine hits both alike.
@@ -34,21 +34,21 @@ from sentinel.pruning.trial import as_cut
 FAMILY = family_of("llama")
 ATTENTION_SPARSITY, MLP_SPARSITY = 0.5, 0.4
 LATENCY_SHARE = 0.7
-PROMPT_TOKENS = 256
+# Two query heads for each KV head.
+SIZES = {
+    "111M": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8, "num_key_value_heads": 8},
+    "1.3B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_key_value_heads": 16},
+}
 
 
-def dense_model(device: str) -> PreTrainedModel:
-    """111 M parameters, 8 KV heads with two query heads each, 2816 neurons."""
+def dense_model(options: argparse.Namespace) -> PreTrainedModel:
+    """Random weights of one of the sizes."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=8192,
-        hidden_size=1024,
-        intermediate_size=2816,
-        num_hidden_layers=8,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-    )
-    return LlamaForCausalLM(config).eval().requires_grad_(requires_grad=False).to(device)
+    shape = SIZES[options.size]
+    config = LlamaConfig(vocab_size=8192, num_attention_heads=2 * shape["num_key_value_heads"], **shape)
+    with torch.device(options.device):
+        model = LlamaForCausalLM(config).eval().requires_grad_(requires_grad=False)
+    return model.to(getattr(torch, options.dtype))
 
 
 def pruned_copy(dense: PreTrainedModel, window: torch.Tensor, **prune: object) -> PreTrainedModel:
@@ -101,10 +101,10 @@ def latency_target(dense: PreTrainedModel, prompt: torch.Tensor) -> dict[str, fl
     }
 
 
-def measure(device: str) -> dict[str, float]:
+def measure(options: argparse.Namespace) -> dict[str, float]:
     """Both claims, once."""
-    dense = dense_model(device)
-    prompt = torch.randint(dense.config.vocab_size, (1, PROMPT_TOKENS), device=device)
+    dense = dense_model(options)
+    prompt = torch.randint(dense.config.vocab_size, (1, options.prompt_tokens), device=options.device)
     return {**speedups(dense, prompt), **latency_target(dense, prompt)}
 
 
@@ -113,11 +113,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--size", default="111M", choices=list(SIZES))
+    parser.add_argument("--prompt-tokens", type=int, default=256)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    found = [measure(options.device) for _ in range(options.repetitions)]
+    found = [measure(options) for _ in range(options.repetitions)]
     medians = {name: statistics.median(one[name] for one in found) for name in found[0]}
     table = Table("", "median", "lowest", "highest", title="dense against pruned")
     for name, median in medians.items():

@@ -94,7 +94,8 @@ def model_of(shape: Shape, device: str) -> PreTrainedModel:
         num_attention_heads=2 * shape.kv_heads,
         num_key_value_heads=shape.kv_heads,
     )
-    return LlamaForCausalLM(config).eval().requires_grad_(requires_grad=False).to(device)
+    with torch.device(device):
+        return LlamaForCausalLM(config).eval().requires_grad_(requires_grad=False)
 
 
 def windows_of(options: argparse.Namespace) -> torch.Tensor:
