@@ -4,6 +4,7 @@ Knows models and windows of tokens; knows nothing of pruning.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,9 @@ def mean_loss(model: PreTrainedModel, windows: torch.Tensor) -> float:
     total = 0.0
     for batch in token_batches(windows):
         logits = model(input_ids=batch, use_cache=False).logits
-        total += float(next_token_losses(logits, batch).double().sum())
+        # Window by window, here and below: each step on logits takes as much memory as they do.
+        losses = [next_token_losses(*window) for window in _by_window(logits, batch)]
+        total += float(torch.cat(losses).double().sum())
     return _finite(total / _predicted_tokens(windows))
 
 
@@ -48,16 +51,17 @@ def compare(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tens
     Raises:
         LossNotFinite: One of them is infinite or not a number.
     """
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64, device=windows.device)
     for batch in token_batches(windows):
         dense_logits = dense(input_ids=batch, use_cache=False).logits
         pruned_logits = pruned(input_ids=batch, use_cache=False).logits
-        terms = (
-            next_token_losses(dense_logits, batch),
-            next_token_losses(pruned_logits, batch),
-            kl_divergences(dense_logits, pruned_logits),
-        )
-        sums += torch.stack([term.double().sum() for term in terms]).cpu()
+        for dense_window, pruned_window, tokens in _by_window(dense_logits, pruned_logits, batch):
+            terms = (
+                next_token_losses(dense_window, tokens),
+                next_token_losses(pruned_window, tokens),
+                kl_divergences(dense_window, pruned_window),
+            )
+            sums += torch.stack([term.double().sum() for term in terms])
     dense_loss, pruned_loss, kl = map(_finite, (sums / _predicted_tokens(windows)).tolist())
     return Comparison(dense_loss=dense_loss, pruned_loss=pruned_loss, kl_to_dense=kl)
 
@@ -75,6 +79,11 @@ def kv_bytes_per_token(model: PreTrainedModel, family: Family) -> int:
 def perplexity(loss: float) -> float:
     """exp(loss)."""
     return math.exp(loss)
+
+
+def _by_window(*batches: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The same window of each batch, as batches of one."""
+    return zip(*(batch.split(1) for batch in batches), strict=True)
 
 
 def _finite(loss: float) -> float:

@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional
 
+_IGNORED = -100  # what cross_entropy counts as no target
+
 
 def next_token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of every next token, in nats.
@@ -14,8 +16,10 @@ def next_token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tenso
     Returns:
         float32 (batch, time − 1).
     """
-    predicted = logits[:, :-1].float()
-    return functional.cross_entropy(predicted.transpose(1, 2), tokens[:, 1:], reduction="none")
+    # Shifted tokens instead of shifted logits, and the vocabulary last: nothing as large as the logits is copied.
+    targets = functional.pad(tokens[:, 1:], (0, 1), value=_IGNORED)
+    losses = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    return losses.view(tokens.shape)[:, :-1]
 
 
 def kl_divergences(dense_logits: torch.Tensor, pruned_logits: torch.Tensor) -> torch.Tensor:
@@ -27,6 +31,5 @@ def kl_divergences(dense_logits: torch.Tensor, pruned_logits: torch.Tensor) -> t
     Returns:
         float32 (batch, time − 1).
     """
-    dense = functional.log_softmax(dense_logits[:, :-1].float(), dim=-1)
-    pruned = functional.log_softmax(pruned_logits[:, :-1].float(), dim=-1)
-    return functional.kl_div(pruned, dense, reduction="none", log_target=True).sum(-1)
+    dense, pruned = (functional.log_softmax(logits.float(), dim=-1) for logits in (dense_logits, pruned_logits))
+    return functional.kl_div(pruned, dense, reduction="none", log_target=True).sum(-1)[:, :-1]
