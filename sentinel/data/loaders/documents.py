@@ -4,14 +4,14 @@ Knows files, hub datasets and the built-in stories; knows nothing of tokens. The
 never overlap: they are different files, different splits, or different ends of one file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from sentinel.data.stories import split_stories
+from sentinel.data.stories import Split, split_stories
 from sentinel.errors import DataInvalid
 from sentinel.paths import check_roots
 from sentinel.spec import BuiltinData, DataSource, HubData, PathData
@@ -50,8 +50,8 @@ def load_documents(source: DataSource, *, allowed_roots: Sequence[Path] | None) 
 
 def _builtin() -> Documents:
     return Documents(
-        train=list(split_stories("train", BUILTIN_TRAIN_STORIES)),
-        evaluation=list(split_stories("evaluation", BUILTIN_EVALUATION_STORIES)),
+        train=_Stories("train", BUILTIN_TRAIN_STORIES),
+        evaluation=_Stories("evaluation", BUILTIN_EVALUATION_STORIES),
         description="built-in stories",
     )
 
@@ -59,6 +59,17 @@ def _builtin() -> Documents:
 # Enough for some hundred thousand training tokens and about a tenth of that held out.
 BUILTIN_TRAIN_STORIES = 4000
 BUILTIN_EVALUATION_STORIES = 800
+
+
+@dataclass(frozen=True)
+class _Stories:
+    """Told again whenever they are read, and no further than they are read: telling them all takes seconds."""
+
+    split: Split
+    count: int
+
+    def __iter__(self) -> Iterator[str]:
+        return split_stories(self.split, self.count)
 
 
 def _from_hub(source: HubData) -> Documents:

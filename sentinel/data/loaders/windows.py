@@ -13,7 +13,7 @@ from sentinel.data.budget import FORWARD_TOKENS
 from sentinel.errors import DataInvalid, TokenizerInvalid
 
 # Documents tokenized per call: large enough for the fast tokenizer to use its threads, small enough to stop early.
-DOCUMENTS_PER_CALL = 256
+DOCUMENTS_PER_CALL = 64
 
 
 def pack_windows(
