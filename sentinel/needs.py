@@ -18,8 +18,11 @@ BASE_BYTES = 600 * 1024**2
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The gradient and AdamW's two moments, each like the weights.
 TRAINING_COPIES = 3
-# Of the logits, in float32: both models', their log-softmaxes, and the gradients of one of them.
-LOGIT_COPIES = 6
+# Of a micro-batch's logits, in float32, while it is learnt from: of both models, their log-softmaxes and gradients; or
+# of one model. Scores that need gradients hold as many as the former.
+LEARNING_COPIES = {"distill": 7, "cross_entropy": 5}
+# Of one window's logits, in float32, while two models are compared.
+COMPARING_COPIES = 8
 # Of a layer's weights, in float32: L-BFGS keeps two of each of 20 iterations, and works on eight.
 RECONSTRUCTION_COPIES = 2 * 20 + 8
 # Of the residual stream at the calibration tokens: the uncut model's and the cut one's, before and behind the layer.
@@ -56,18 +59,29 @@ def gigabytes(size: int) -> str:
 def estimate(spec: Spec, shape: ModelShape) -> Needs:
     """The peak over the phases: the dense and the cut model are always there, pruning and healing come in turn."""
     weights = shape.parameters * BYTES_OF[spec.model.dtype]
-    peak = max(_healing(spec, shape, weights), _pruning(spec, shape))
+    peak = max(_healing(spec, shape, weights), _pruning(spec, shape), _evaluating(spec, shape))
     return Needs(parameters=shape.parameters, memory_bytes=BASE_BYTES + 2 * weights + peak)
 
 
 def _healing(spec: Spec, shape: ModelShape, weights: int) -> int:
-    """Gradients, the optimiser's state, and what a forward pass over one micro-batch keeps for the backward pass."""
-    length, (vocabulary, _) = spec.data.sequence_length, shape.embedding
+    """Gradients, the optimiser's state, and a micro-batch."""
     if spec.heal is None:
-        return max(length, FORWARD_TOKENS) * LOGIT_COPIES * vocabulary * 4
-    tokens = max(length, min(spec.heal.batch_tokens, FORWARD_TOKENS))
+        return 0
+    tokens = min(spec.heal.batch_tokens, FORWARD_TOKENS)
+    return TRAINING_COPIES * weights + _backward(spec, shape, tokens, LEARNING_COPIES[spec.heal.loss])
+
+
+def _backward(spec: Spec, shape: ModelShape, tokens: int, logit_copies: int) -> int:
+    """What a forward pass over so many tokens, but at least one window, keeps for the backward pass, and the logits."""
     kept = sum(map(_activations, shape.layers)) * BYTES_OF[spec.model.dtype]
-    return TRAINING_COPIES * weights + tokens * (kept + LOGIT_COPIES * vocabulary * 4)
+    return max(spec.data.sequence_length, tokens) * (kept + logit_copies * shape.embedding[0] * 4)
+
+
+def _evaluating(spec: Spec, shape: ModelShape) -> int:
+    """Both models' logits of one forward pass, and what comparing one window makes of them."""
+    length, (vocabulary, _) = spec.data.sequence_length, shape.embedding
+    both = 2 * max(length, FORWARD_TOKENS) * BYTES_OF[spec.model.dtype]
+    return (both + COMPARING_COPIES * length * 4) * vocabulary
 
 
 def _activations(layer: tuple[Shape, ...]) -> int:
@@ -76,7 +90,12 @@ def _activations(layer: tuple[Shape, ...]) -> int:
 
 
 def _pruning(spec: Spec, shape: ModelShape) -> int:
-    """The largest layer's statistics, and for `reconstruction` what its fit holds."""
+    """Gradients of scores; or the largest layer's statistics, and for `reconstruction` what its fit holds."""
+    scoring = _backward(spec, shape, FORWARD_TOKENS, LEARNING_COPIES["distill"])
+    return max(scoring, _repairing(spec, shape))
+
+
+def _repairing(spec: Spec, shape: ModelShape) -> int:
     widest = max(extent for layer in shape.layers for tensor in layer for extent in tensor)
     moments = MOMENT_COPIES * widest**2 * 8
     if spec.prune.compensation != "reconstruction":

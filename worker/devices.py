@@ -16,6 +16,8 @@ import pynvml
 
 logger = logging.getLogger(__name__)
 
+# Without it PyTorch holds up to half as much again as it uses, which nobody can foresee or use.
+_ALLOCATOR = {"PYTORCH_ALLOC_CONF": os.environ.get("PYTORCH_ALLOC_CONF", "expandable_segments:True")}
 # Where the kernel tells a container what it may have and has (control groups, version 2).
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -74,7 +76,7 @@ class Gpu:
     def __init__(self, uuid: str) -> None:
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         self.name = str(pynvml.nvmlDeviceGetName(self._handle))
-        self.environment: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": uuid}
+        self.environment: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": uuid, **_ALLOCATOR}
 
     def memory(self) -> Memory:
         """As the driver tells it, whoever uses the device; nothing of one that does not answer any more."""
