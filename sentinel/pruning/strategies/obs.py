@@ -30,59 +30,66 @@ def _rank(site: SiteStatistics) -> Ranking:
     together = 1 if elimination.width > 1 else TOGETHER
     while elimination.left:
         elimination.remove(together)
-    return Ranking(order=elimination.order, damage=torch.tensor(elimination.damages, dtype=torch.float64).cumsum(0))
+    return elimination.ranking()
 
 
 class _Elimination:
     """Removes groups one after the other from a least-squares predictor.
 
     Keeps H = C⁻¹ and G = WᵀW of the columns that were left when the matrices were last multiplied out; since then
-    H has become H − UᵀU and G has become G − UᵀA − AᵀU, for U and A with a row per column removed since.
+    H has become H − UᵀU and G has become G − UᵀA − AᵀU, for U and A with a row per column removed since. Everything
+    stays on the device until the end: on a GPU a step is short, and asking for its result takes longer.
     """
 
     def __init__(self, weight: torch.Tensor, inverse: torch.Tensor, num_groups: int) -> None:
         self.width = weight.shape[1] // num_groups
-        self.left = list(range(num_groups))
-        self.order: list[int] = []
-        self.damages: list[float] = []
-        self._inverse, self._gram = inverse, weight.T @ weight
-        self._reset()
+        self.left = num_groups
+        self._order: list[torch.Tensor] = []
+        self._damages: list[torch.Tensor] = []
+        self._reset(inverse, weight.T @ weight, torch.arange(num_groups, device=weight.device))
 
-    def _reset(self) -> None:
-        """The matrices hold the groups that are left, and nothing is pending."""
-        self._groups = list(self.left)
-        self._there = torch.ones(len(self.left), dtype=torch.bool, device=self._inverse.device)
-        self._u = self._a = self._inverse.new_zeros(0, len(self._inverse))
-        self._inverse_blocks, self._gram_blocks = self._blocks(self._inverse), self._blocks(self._gram)
+    def ranking(self) -> Ranking:
+        """What was removed, in order, and the damage done by then."""
+        damages = torch.cat(self._damages).double().cpu()
+        return Ranking(order=torch.cat(self._order).tolist(), damage=damages.cumsum(0))
+
+    def _reset(self, inverse: torch.Tensor, gram: torch.Tensor, groups: torch.Tensor) -> None:
+        """The matrices hold these groups, and nothing is pending."""
+        self._inverse, self._gram, self._groups = inverse, gram, groups
+        self._gone = torch.zeros(len(groups), dtype=torch.bool, device=groups.device)
+        self._u = self._a = inverse.new_zeros(0, len(inverse))
+        self._inverse_blocks, self._gram_blocks = self._blocks(inverse), self._blocks(gram)
 
     def remove(self, count: int) -> None:
         """Remove the `count` groups whose loss costs least now, and let the others make up for them."""
+        count = min(count, self.left)
         errors = self._errors()
-        chosen = torch.argsort(errors, stable=True)[: min(count, len(self.left))].tolist()
-        groups = [self._groups[position] for position in chosen]
-        self.order += groups
-        self.damages += errors[chosen].tolist()
-        self.left = [group for group in self.left if group not in set(groups)]
+        chosen = torch.argsort(errors, stable=True)[:count]
+        self._order.append(self._groups[chosen])
+        self._damages.append(errors[chosen])
+        self._gone[chosen] = True
+        self.left -= count
         self._downdate(chosen)
         if len(self._u) >= PENDING:
             self._multiply_out()
 
     def _errors(self) -> torch.Tensor:
         """tr(W_h [(C⁻¹)_hh]⁻¹ W_hᵀ) of every group in the matrices, (groups,); infinite for those that are gone."""
-        inverse, gram = self._inverse_blocks[self._there], self._gram_blocks[self._there]
-        traces = torch.linalg.solve(inverse, gram).diagonal(dim1=1, dim2=2).sum(1) if self.width > 1 else gram / inverse
-        errors = inverse.new_full((len(self._groups),), torch.inf)
-        errors[self._there] = traces.flatten()
-        return errors.cpu()
+        inverse, gram = self._inverse_blocks, self._gram_blocks
+        if self.width == 1:
+            errors = (gram / inverse).flatten()
+        else:
+            one = torch.eye(self.width, dtype=inverse.dtype, device=inverse.device)
+            there = torch.where(self._gone[:, None, None], one, inverse)
+            errors = torch.linalg.solve_ex(there, gram).result.diagonal(dim1=1, dim2=2).sum(1)
+        return errors.masked_fill(self._gone, torch.inf)
 
-    def _downdate(self, positions: list[int]) -> None:
+    def _downdate(self, positions: torch.Tensor) -> None:
         """W ← W − W_S [(C⁻¹)_SS]⁻¹ (C⁻¹)_S,: and the inverse of C without S, by new rows of U and A."""
-        self._there[positions] = False
-        starts = torch.tensor(positions, device=self._u.device)[:, None] * self.width
-        columns = (starts + torch.arange(self.width, device=self._u.device)).flatten()
+        columns = (positions[:, None] * self.width + torch.arange(self.width, device=positions.device)).flatten()
         inverse = self._inverse[columns] - self._u[:, columns].T @ self._u
         gram = self._gram[columns] - self._u[:, columns].T @ self._a - self._a[:, columns].T @ self._u
-        factor = torch.linalg.cholesky(inverse[:, columns])
+        factor = torch.linalg.cholesky_ex(inverse[:, columns]).L
         u = torch.linalg.solve_triangular(factor, inverse, upper=False)
         along = torch.linalg.solve_triangular(factor, gram, upper=False)
         a = along - torch.linalg.solve_triangular(factor, along[:, columns].T, upper=False) @ u / 2
@@ -93,14 +100,14 @@ class _Elimination:
         self._gram_blocks -= across + across.mT
 
     def _multiply_out(self) -> None:
-        there = self._there.repeat_interleave(self.width)
-        u, a = self._u[:, there], self._a[:, there]
+        groups = torch.argsort(self._gone.int(), stable=True)[: self.left]
+        columns = (groups[:, None] * self.width + torch.arange(self.width, device=groups.device)).flatten()
+        u, a = self._u[:, columns], self._a[:, columns]
         across = u.T @ a
-        self._inverse = self._inverse[there][:, there] - u.T @ u
-        self._gram = self._gram[there][:, there] - across - across.T
-        self._reset()
+        inverse = self._inverse[columns][:, columns] - u.T @ u
+        self._reset(inverse, self._gram[columns][:, columns] - across - across.T, self._groups[groups])
 
     def _blocks(self, matrix: torch.Tensor) -> torch.Tensor:
         """The groups' own blocks, (groups, width, width); a copy."""
-        count = len(self._groups)
+        count = len(matrix) // self.width
         return matrix.view(count, self.width, count, self.width).diagonal(dim1=0, dim2=2).permute(2, 0, 1).clone()
