@@ -93,6 +93,11 @@ class Heal(Section):
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises linearly.")
     gradient_clipping: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
     batch_tokens: int = Field(8192, ge=8, description="Tokens per optimiser step.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Of matrix products; `float32` leaves them in `model.dtype`, in which weights and the optimiser's "
+        "state always stay. `auto` is bfloat16 on a GPU that has it.",
+    )
 
 
 class Evaluate(Section):

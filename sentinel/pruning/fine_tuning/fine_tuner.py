@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 from sentinel.data.loaders.windows import token_batches
 from sentinel.errors import TrainingDiverged
 from sentinel.spec import Heal
+from sentinel.utils.device import autocast
 from sentinel.utils.metrics import kl_divergences, next_token_losses
 
 # Called after every optimiser step with (steps done, mean loss of the step in nats per token).
@@ -68,7 +69,10 @@ class FineTuner:
         self, model: PreTrainedModel, batches: Iterator[torch.Tensor], *, steps: int, on_step: StepObserver
     ) -> None:
         optimizer = torch.optim.AdamW(
-            _parameter_groups(model, self.heal.weight_decay), lr=self.heal.learning_rate, betas=(0.9, 0.95)
+            _parameter_groups(model, self.heal.weight_decay),
+            lr=self.heal.learning_rate,
+            betas=(0.9, 0.95),
+            fused=model.device.type == "cuda",
         )
         warmup = round(self.heal.warmup_fraction * steps)
         scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
@@ -88,7 +92,8 @@ class FineTuner:
         """Mean loss of the batch, after its gradient was added up over micro-batches."""
         total = torch.zeros((), device=batch.device)
         for micro in token_batches(batch):
-            loss = self._loss(model, micro) * (len(micro) / len(batch))
+            with autocast(self.heal.precision, batch.device):
+                loss = self._loss(model, micro) * (len(micro) / len(batch))
             loss.backward()
             total += loss.detach()
         return total

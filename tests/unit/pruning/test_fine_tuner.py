@@ -81,3 +81,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(pruned, 
 def test_epochs_count_passes_over_the_text(windows):
     assert steps_per_cycle(Heal(epochs=2, batch_tokens=48), windows) == 6
     assert steps_per_cycle(Heal(steps=7), windows) == 7
+
+
+def test_bfloat16_is_of_the_arithmetic_not_of_the_weights(pruned, windows):
+    model, dense = pruned
+    exact = copy.deepcopy(model)
+    losses, expected = heal(model, dense, windows, precision="bfloat16"), heal(exact, dense, windows)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert losses != expected
+    assert losses == pytest.approx(expected, rel=0.1)
