@@ -61,10 +61,10 @@ def test_the_driver_tells_what_a_gpu_has():
 
 
 def test_a_worker_runs_jobs_on_its_gpu(service, client, tiny_spec):
+    job = client.wait(client.submit(tiny_spec(device="cuda")).id, timeout_s=300)
+    assert job.state == "succeeded", job.error
     headers = {"Authorization": f"Bearer {service.api_key}"}
     workers = httpx.get(f"{service.base_url}/v1/workers", headers=headers).json()["data"]
     slots = [slot for worker in workers for slot in worker["slots"]]
     assert {tuple(slot["devices"]) for slot in slots} == {("auto", "cuda")}
     assert len(slots) == torch.cuda.device_count()
-    job = client.wait(client.submit(tiny_spec(device="cuda")).id, timeout_s=300)
-    assert job.state == "succeeded", job.error

@@ -1,5 +1,7 @@
 """`kill -9`, or a long freeze, in the middle of a job: it succeeds on a later attempt, resumed, published once."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -51,11 +53,25 @@ def test_a_killed_job_resumes_from_its_last_cycle(
     assert [artifact.path for artifact in job.artifacts].count("result.json") == 1
 
 
+def freeze(process: psutil.Process, database: Path) -> None:
+    """Stop a process between two of its writes: in one, it would keep SQLite's lock, and nobody else could write."""
+    while True:
+        process.suspend()
+        try:
+            with closing(sqlite3.connect(database, timeout=1, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+                return
+        except sqlite3.OperationalError:
+            process.resume()
+
+
 def test_a_worker_that_was_frozen_past_its_lease_writes_nothing_more(service, client, tiny_spec, processes_of):
-    worker = the_worker(processes_of(service.key_file.parent))
+    home = service.key_file.parent
+    worker = the_worker(processes_of(home))
     job_id = client.submit(tiny_spec(cycles=2, steps=100)).id
     next(event for event in client.watch(job_id) if event.type == "checkpoint")
-    worker.suspend()
+    freeze(worker, home / "sentinel.db")
     lost = next(event for event in client.watch(job_id) if event.data.get("to") == "queued" and event.data["from"])
     worker.resume()
 

@@ -25,6 +25,7 @@ from tests.faults.cluster import Cluster
 
 After = Literal["nothing", "cancel", "pause", "retry"]
 PATIENCE_S = 60.0
+ABANDONED_S = 5.0  # in which a request that nobody waits for any more has surely been carried out
 ENDED = {"succeeded", "failed", "cancelled"}
 
 
@@ -134,7 +135,7 @@ class Users:
             self._step(wish, here, wish.after)
         if wish.after == "pause":
             time.sleep(wish.after_s)
-            self._step(wish, here, "resume")
+            self._resume(wish, here)
         if wish.after == "retry":
             self._retry(wish, here)
 
@@ -143,6 +144,14 @@ class Users:
         answer = self._ask("POST", f"{here}/{step}", params=params, accept=(200, 202, 409))
         if "state" in answer:
             wish.asked.add(step)
+
+    def _resume(self, wish: Wish, here: str) -> None:
+        """Until it is no longer paused when all that was asked is answered: an abandoned pause can come late."""
+        while True:
+            self._step(wish, here, "resume")
+            time.sleep(ABANDONED_S)
+            if self._ask("GET", here)["state"] not in {"pausing", "paused"}:
+                return
 
     def _retry(self, wish: Wish, here: str) -> None:
         self._wait(here, ENDED)
