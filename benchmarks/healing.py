@@ -8,7 +8,6 @@ and token, and 12 × layers × width × sequence length for attention, over what
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
+from pruning_cost import MIB, peak_bytes
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
@@ -38,7 +38,6 @@ from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
 from sentinel.spec import Heal
 from sentinel.utils.device import autocast
 
-MIB = 2**20
 LEARNING_RATE = 1e-4
 # Dense bfloat16 FLOPs per second, from the vendor's data sheets.
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
@@ -200,13 +199,6 @@ def utilisation(options: argparse.Namespace, tokens_per_s: float) -> float | Non
     name = torch.cuda.get_device_name() if options.device == "cuda" else ""
     peaks = [peak for part, peak in PEAK_FLOPS.items() if part in name]
     return tokens_per_s * flops_per_token(model_of(options), options.sequence_length) / peaks[0] if peaks else None
-
-
-def peak_bytes(device: str) -> int:
-    """Most memory that this process has held."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def peaks() -> Iterator[tuple[str, int]]:

@@ -90,12 +90,13 @@ def _activations(layer: tuple[Shape, ...]) -> int:
 
 
 def _pruning(spec: Spec, shape: ModelShape) -> int:
-    """Gradients of scores; or the largest layer's statistics, and for `reconstruction` what its fit holds."""
+    """Gradients of scores, or the repair, whichever takes more."""
     scoring = _backward(spec, shape, FORWARD_TOKENS, LEARNING_COPIES["distill"])
     return max(scoring, _repairing(spec, shape))
 
 
 def _repairing(spec: Spec, shape: ModelShape) -> int:
+    """The largest layer's statistics, and for `reconstruction` what its fit holds."""
     widest = max(extent for layer in shape.layers for tensor in layer for extent in tensor)
     moments = MOMENT_COPIES * widest**2 * 8
     if spec.prune.compensation != "reconstruction":

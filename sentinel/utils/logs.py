@@ -8,7 +8,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -68,7 +69,7 @@ def bound() -> dict[str, Field]:
     return dict(_bound.get())
 
 
-class Formatter(logging.Formatter):
+class Formatter(logging.Formatter, ABC):
     """One record → one line (text: with its traceback below), without any secret."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -76,9 +77,9 @@ class Formatter(logging.Formatter):
         exception = self.formatException(record.exc_info) if record.exc_info else None
         return redacted(self.line(record, exception))
 
+    @abstractmethod
     def line(self, record: logging.LogRecord, exception: str | None) -> str:
-        """The line as it would be without secrets."""
-        raise NotImplementedError
+        """The line as it is before secrets are taken out."""
 
 
 class TextFormatter(Formatter):
@@ -108,7 +109,7 @@ class JsonFormatter(Formatter):
         return json.dumps(document, ensure_ascii=False)
 
 
-FORMATTERS: Mapping[LogFormat, type[Formatter]] = MappingProxyType(
+FORMATTERS: Mapping[LogFormat, Callable[[], Formatter]] = MappingProxyType(
     {LogFormat.TEXT: TextFormatter, LogFormat.JSON: JsonFormatter}
 )
 

@@ -146,8 +146,9 @@ class Users:
             wish.asked.add(step)
 
     def _resume(self, wish: Wish, here: str) -> None:
-        """Until it is no longer paused when all that was asked is answered: an abandoned pause can come late."""
-        while True:
+        """Until nothing that was abandoned, a pause say, can come late any more; the checker judges what is left."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
             self._step(wish, here, "resume")
             time.sleep(ABANDONED_S)
             if self._ask("GET", here)["state"] not in {"pausing", "paused"}:
