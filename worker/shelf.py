@@ -23,10 +23,13 @@ class Shelf:
         self._storage = storage
         self._prefix = attempt_prefix(claim.job_id, claim.token)
         self._check = check
+        self._state_keys: frozenset[str] = frozenset()  # of the newest state: the job would go on from it
 
     def store_state(self, directory: Path) -> list[ManifestFile]:
         """Store a cycle's resume state; returns what `record_checkpoint` needs."""
-        return [self._store(path, path.relative_to(directory)) for path in _files(directory)]
+        manifest = [self._store(path, path.relative_to(directory)) for path in _files(directory)]
+        self._state_keys = frozenset(file["storage_key"] for file in manifest)
+        return manifest
 
     def fetch_state(self, manifest: Sequence[ManifestFile], directory: Path) -> Path:
         """Bring a resume state back into `directory`, every file verified.
@@ -51,7 +54,7 @@ class Shelf:
 
     def _store(self, path: Path, name: Path) -> ManifestFile:
         self._check()
-        stored = self._storage.put_file(path, self._prefix)
+        stored = self._storage.put_file(path, self._prefix, counted_on=self._state_keys)
         return ManifestFile(path=name.as_posix(), sha256=stored.sha256, bytes=stored.bytes, storage_key=stored.key)
 
 

@@ -1,3 +1,4 @@
+import obstore
 import pytest
 
 from api.store.errors import ObjectDamaged, ObjectMissing
@@ -75,6 +76,37 @@ def test_published_are_the_results_and_the_log_but_no_resume_state(shelf, tmp_pa
 def test_keys_carry_job_token_and_hash(shelf, tmp_path):
     (file,) = shelf.store_state(write(tmp_path / "cycle-0001", {"state.json": "{}"}))
     assert file["storage_key"] == f"jobs/job_1/attempts/2/{file['sha256']}"
+
+
+def state_and_output(tmp_path):
+    """A cycle's state, and results with the same weights in them; a log."""
+    state = write(tmp_path / "cycle-0001", {"model.safetensors": "weights"})
+    output = write(tmp_path / "output", {"checkpoint/model.safetensors": "weights"})
+    return state, output, write(tmp_path, {"runner.log": "words"}) / "runner.log"
+
+
+def test_what_the_job_would_go_on_from_is_not_written_again(shelf, backing, tmp_path, monkeypatch):
+    """A write that damages it would cost the state, which is published if the job is cancelled after all."""
+    state, output, log = state_and_output(tmp_path)
+    (kept,) = shelf.store_state(state)
+    put = obstore.put
+
+    def damaging(store, key, *content, **options):
+        put(store, key, *content, **options)
+        backing.write(key, b"damaged")
+
+    monkeypatch.setattr(obstore, "put", damaging)
+    with pytest.raises(ObjectDamaged):
+        shelf.store_output(output, log)  # the log is new
+    assert backing.read(kept["storage_key"]) == b"weights"
+
+
+def test_a_state_that_was_damaged_since_is_written_again(shelf, backing, tmp_path):
+    state, output, log = state_and_output(tmp_path)
+    (kept,) = shelf.store_state(state)
+    backing.write(kept["storage_key"], b"damaged")
+    shelf.store_output(output, log)
+    assert backing.read(kept["storage_key"]) == b"weights"
 
 
 def test_an_attempt_that_is_over_stops_storing(storage, tmp_path):
