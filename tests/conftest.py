@@ -65,7 +65,7 @@ def tiny_spec() -> Callable[..., dict[str, Any]]:
             "model": "builtin/llama",
             "data": {"source": "builtin", "sequence_length": 64},
             "prune": {"target": {"sparsity": 0.25}, "cycles": cycles, "calibration_sequences": 4, **QUICK_PRUNE},
-            "heal": {"steps": steps, "batch_tokens": 256},
+            "heal": {"steps": steps, "batch_tokens": 128},
             "evaluate": {"tokens": 1024, "prompts": ["Once upon a time"]},
             **sections,
         }

@@ -1,4 +1,4 @@
-"""The parent's side of runner processes: spawn, assign, listen, kill.
+"""The worker's side of runner processes: start, assign, listen, kill.
 
 Knows the pipe protocol of `worker.runner` and what a child may see of this process's
 environment. Knows nothing of jobs, leases or the database.
@@ -16,11 +16,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ValidationError
 
 from sentinel.errors import SentinelError
 from sentinel.events import EVENT_ADAPTER, Event
+from worker.fork_server import Streams
 from worker.runner import READY, Assignment
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,35 @@ def child_environment(environment: Mapping[str, str], *, scratch: Path) -> dict[
     return kept | {"TMPDIR": str(scratch / "tmp"), "MPLBACKEND": "agg", "PYTHONUNBUFFERED": "1"}
 
 
+class Process(Protocol):
+    """What a runner's owner needs of its process; see `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...  # noqa: D102
+    def poll(self) -> int | None: ...  # noqa: D102
+    def wait(self, timeout: float | None = None) -> int: ...  # noqa: D102
+
+
+class Start(Protocol):
+    """Starts a runner's process, in a session of its own, in a folder."""
+
+    def __call__(self, streams: Streams, folder: Path, environment: Mapping[str, str]) -> Process: ...  # noqa: D102
+
+
+def spawn(streams: Streams, folder: Path, environment: Mapping[str, str]) -> Process:
+    """Start a runner that has yet to import everything."""
+    stdin, stdout, stderr = streams
+    return subprocess.Popen(
+        [sys.executable, *RUNNER],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+    )
+
+
 class Runner:
     """One child process with its own folder, session and log; runs one assignment and ends.
 
@@ -67,7 +98,7 @@ class Runner:
         log: What the child and its libraries printed.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], start: Start = spawn) -> None:
         self.folder = folder
         self.output = folder / "output"
         self.log = folder / "runner.log"
@@ -75,23 +106,21 @@ class Runner:
             each.mkdir(parents=True)
         self._ready = threading.Event()
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._process = self._spawn(child_environment({**os.environ, **environment}, scratch=folder))
-        self._listener = threading.Thread(target=self._listen, name=f"runner-{self.pid}", daemon=True)
+        self._process = self._start(start, child_environment({**os.environ, **environment}, scratch=folder))
+        self._listener = threading.Thread(target=self._listen, name=f"listener-{folder.name}", daemon=True)
         self._listener.start()
 
-    def _spawn(self, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-        with self.log.open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, *RUNNER],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=self.output,
-                env=environment,
-                start_new_session=True,
-                text=True,
-                encoding="utf-8",
-            )
+    def _start(self, start: Start, environment: Mapping[str, str]) -> Process:
+        theirs_in, ours_in = os.pipe()
+        ours_out, theirs_out = os.pipe()
+        self._stdin = open(ours_in, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - it stays open as our sign of life
+        self._stdout = open(ours_out, encoding="utf-8")  # noqa: SIM115, PTH123
+        try:
+            with self.log.open("wb") as log:
+                return start(Streams(theirs_in, theirs_out, log.fileno()), self.output, environment)
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
 
     @property
     def pid(self) -> int:
@@ -119,10 +148,9 @@ class Runner:
 
     def assign(self, assignment: Assignment) -> None:
         """Hand over the one assignment; stdin stays open as the child's sign of life from us."""
-        assert self._process.stdin is not None  # noqa: S101 - opened as a pipe
         try:
-            self._process.stdin.write(assignment.model_dump_json() + "\n")
-            self._process.stdin.flush()
+            self._stdin.write(assignment.model_dump_json() + "\n")
+            self._stdin.flush()
         except BrokenPipeError:
             logger.warning("runner %d ended before its assignment", self.pid)
 
@@ -151,19 +179,16 @@ class Runner:
     def kill(self) -> None:
         """End the child and its whole process group now. May be called from any thread, any number of times."""
         if self.alive:
-            try:
-                os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
+            with suppress(ProcessLookupError):
+                _kill_group(self.pid)
             self._process.wait()
 
     def close(self) -> None:
         """End the child and let go of its pipes and its folder."""
         self.kill()
         self._listener.join()
-        assert self._process.stdin is not None  # noqa: S101 - opened as a pipe
         with suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._stdin.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log_tail(self, lines: int = 20) -> str:
@@ -176,8 +201,7 @@ class Runner:
 
     def _listen(self) -> None:
         """Turn the child's lines into events until its stdout closes."""
-        assert self._process.stdout is not None  # noqa: S101 - opened as a pipe
-        with self._process.stdout as lines:
+        with self._stdout as lines:
             try:
                 for line in lines:
                     if line.strip() == READY:
@@ -188,3 +212,10 @@ class Runner:
                 logger.exception("runner %d wrote what is no event", self.pid)
                 self.kill()
         self._events.put(None)
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:  # it is gone, or so young that it leads no group yet
+        os.kill(leader, signal.SIGKILL)

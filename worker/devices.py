@@ -37,6 +37,8 @@ class Device(Protocol):
     """The values of a spec's `device` that it can run."""
     environment: Mapping[str, str]
     """What a process must find in its environment to use this device and no other."""
+    forks: bool
+    """Whether a process that runs on it may be forked from one that has imported everything."""
 
     def memory(self) -> Memory:
         """As it is now."""
@@ -49,6 +51,7 @@ class Host:
         self.name = platform.processor() or platform.machine()
         self.serves: tuple[str, ...] = ("auto", "cpu", "mps") if sys.platform == "darwin" else ("auto", "cpu")
         self.environment: Mapping[str, str] = {}
+        self.forks = sys.platform == "linux"
 
     def memory(self) -> Memory:
         """The host's, or the container's where that is less."""
@@ -72,6 +75,7 @@ class Gpu:
     """One NVIDIA GPU, or one partition of it, by its UUID."""
 
     serves: tuple[str, ...] = ("auto", "cuda")
+    forks = False  # if an import has asked CUDA for anything, no fork can use it
 
     def __init__(self, uuid: str) -> None:
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)

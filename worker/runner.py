@@ -1,8 +1,8 @@
-"""The child process of one attempt: `python -m worker.runner`.
+"""The child process of one attempt: `python -m worker.runner`, or a fork of a process that has warmed up.
 
 Imports torch, says it is ready, reads one assignment as a JSON line, runs the experiment and
 writes its events as JSON lines. It has no database, no storage and no secrets; it ends when
-its parent ends. What becomes of the events and files is the supervisor's business.
+its worker ends. What becomes of the events and files is the supervisor's business.
 """
 
 import logging
@@ -72,16 +72,20 @@ def main() -> None:
     _limit_resources()
     stream = _take_stdout()
     assignments = _watch_stdin()
-    # The slow imports that make a runner warm.
+    warm_up()
+    stream.write(READY + "\n")
+    stream.flush()
+    _run(Assignment.model_validate_json(assignments.get()), LineReporter(stream))
+
+
+def warm_up() -> None:
+    """The slow imports."""
     from transformers.utils.logging import disable_progress_bar
 
     import sentinel.experiment  # noqa: F401
 
     disable_progress_bar()
     logs.adopt("transformers", "datasets", "huggingface_hub")
-    stream.write(READY + "\n")
-    stream.flush()
-    _run(Assignment.model_validate_json(assignments.get()), LineReporter(stream))
 
 
 def _run(assignment: Assignment, reporter: LineReporter) -> None:

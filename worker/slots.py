@@ -10,7 +10,7 @@ from pathlib import Path
 
 from api.store.models import SlotReport
 from api.store.placement import Offer
-from worker.child import Runner
+from worker.child import Runner, Start
 from worker.devices import Device, Memory
 
 logger = logging.getLogger(__name__)
@@ -23,9 +23,10 @@ class Slot:
         needs_bytes: What the job that runs here will take of the device's memory; 0 without one.
     """
 
-    def __init__(self, device: Device, new_folder: Callable[[], Path]) -> None:
+    def __init__(self, device: Device, new_folder: Callable[[], Path], start: Start) -> None:
         self.device = device
         self.needs_bytes = 0
+        self._start = start
         self._new_folder = new_folder
         self._taken = threading.Lock()
         self._warm = self._new_runner()
@@ -66,7 +67,7 @@ class Slot:
         self._warm.close()
 
     def _new_runner(self) -> Runner:
-        return Runner(self._new_folder(), self.device.environment)
+        return Runner(self._new_folder(), self.device.environment, self._start)
 
 
 def free_memory(slot: Slot, slots: Sequence[Slot]) -> Memory:

@@ -21,8 +21,9 @@ from api.store.leases import Claim
 from api.store.storage import Storage
 from sentinel.utils import logs
 from worker.attempt import Attempt
-from worker.child import RunnerUnavailable
-from worker.devices import discover
+from worker.child import RunnerUnavailable, spawn
+from worker.devices import Device, discover
+from worker.fork_server import ForkServer
 from worker.metrics import WorkerMetrics
 from worker.scratch import Scratch
 from worker.slots import Slot, offer_of, report_of
@@ -54,9 +55,8 @@ class Supervisor:
         self._database: Database = create_database(self._settings.database_url)
         self._storage = Storage(self._settings.storage_uri)
         self._scratch = Scratch(self._settings.home / "scratch")
-        self.slots = [
-            Slot(device, self._scratch.new_folder) for device in discover() for _ in range(self._settings.slots)
-        ]
+        self._fork_server = ForkServer()
+        self.slots = [self._new_slot(device) for device in discover() for _ in range(self._settings.slots)]
         self._patrol = threading.Thread(target=self._keep_looking, name="patrol")
         self._patrol.start()
         return self
@@ -68,10 +68,14 @@ class Supervisor:
         self._patrol.join()  # first: it starts the others
         for looker in self._lookers:
             looker.join()
+        self._fork_server.close()  # first: its runners end with it, even those that it has not forked yet
         for slot in self.slots:
             slot.close()
         self._scratch.close()
         self._database.close()
+
+    def _new_slot(self, device: Device) -> Slot:
+        return Slot(device, self._scratch.new_folder, self._fork_server.start if device.forks else spawn)
 
     def drain(self) -> None:
         """Take no further job and give back those that run. Returns at once; safe in a signal handler."""

@@ -19,14 +19,18 @@ def tethered(command: Sequence[str], *, ending: signal.Signals = signal.SIGTERM)
     return [sys.executable, "-P", "-m", "worker.tether", str(os.getpid()), str(int(ending)), *command]
 
 
+def tie_to(parent: int, ending: signal.Signals) -> None:
+    """Have this process sent `ending` when its parent ends, on Linux; ends it now if that has happened already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(ending))
+        if os.getppid() != parent:
+            sys.exit(1)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Tie this process to its parent, then become the command."""
     parent, ending, *command = arguments
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(ending))
-        # The parent may have ended before the tie was made.
-        if os.getppid() != int(parent):
-            sys.exit(1)
+    tie_to(int(parent), signal.Signals(int(ending)))
     os.execvp(command[0], command)  # noqa: S606 - the command line is our own
 
 

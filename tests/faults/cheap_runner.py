@@ -1,4 +1,4 @@
-"""A runner whose experiment costs nothing: speaks like `worker.runner`, but computes a chain of hashes.
+"""A fork server whose runners' experiment costs nothing: a chain of hashes, told as `worker.runner` tells its own.
 
 Every loss depends on all before it, so a run that was resumed from a wrong state, or at a wrong place, shows in its
 curve. It is a script, not a module: the child process of a job finds the service's packages, and not the tests.
@@ -7,7 +7,6 @@ curve. It is a script, not a module: the child process of a job finds the servic
 import hashlib
 import json
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from sentinel.events import CheckpointSaved, Finished, MetricRecorded, Phase, PhaseStarted, Progressed
 from sentinel.utils.metrics_log import MetricsLog
-from worker import runner
+from worker import fork_server, runner
 
 STEP_S = 0.08
 WEIGHTS_BYTES = 100_000
@@ -78,14 +77,10 @@ def _write_checkpoint(folder: Path, digest: str) -> None:
 
 
 def main() -> None:
-    """Say that all is ready, take one assignment, run it."""
-    stream = runner._take_stdout()
-    assignments = runner._watch_stdin()
-    stream.write(runner.READY + "\n")
-    stream.flush()
-    run(runner.Assignment.model_validate_json(assignments.get()), runner.LineReporter(stream))
-    stream.flush()
-    sys.exit(0)
+    """Fork runners like the real server's, with nothing to import and another experiment."""
+    runner.warm_up = lambda: None
+    runner._run = run
+    fork_server.main()
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ def run_api() -> None:
 
 def run_worker() -> None:
     """As `python -m worker` would."""
-    from worker import child
+    from worker import fork_server
     from worker.__main__ import main
 
     claim_log.install()
-    child.RUNNER = ("-P", str(Path(__file__).with_name("cheap_runner.py")))
+    fork_server.SERVER = ("-P", str(Path(__file__).with_name("cheap_runner.py")))
     sys.exit(main())
 
 

@@ -88,7 +88,7 @@ def test_a_worker_survives_its_broker_s_restart_and_ends_with_its_child_on_a_sig
         link.unlink(missing_ok=True)
         link.symlink_to(second.url.removeprefix("redis+socket://"))
         run_one()
-        children = psutil.Process(worker.pid).children()
+        children = psutil.Process(worker.pid).children(recursive=True)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0
     assert children
@@ -107,7 +107,7 @@ def test_a_worker_ends_promptly_without_a_broker(worker, redis, tmp_path):
 
 
 def test_ctrl_c_ends_a_worker_that_is_still_warming_up(worker, tmp_path, wait_until_gone):
-    while not (children := psutil.Process(worker.pid).children()):
+    while not (children := psutil.Process(worker.pid).children(recursive=True)):
         assert worker.poll() is None
     worker.send_signal(signal.SIGINT)
     worker.wait(10)

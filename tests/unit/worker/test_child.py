@@ -4,7 +4,8 @@ import threading
 import psutil
 import pytest
 
-from worker.child import Runner, RunnerUnavailable, child_environment
+from worker.child import Runner, RunnerUnavailable, child_environment, spawn
+from worker.fork_server import ForkServer
 
 SECRETS = (
     *("SENTINEL_DATABASE_URL", "SENTINEL_REDIS_URL", "SENTINEL_STORAGE_URI", "DATABASE_URL", "PYTHONPATH"),
@@ -20,21 +21,29 @@ def test_a_child_sees_no_secrets_and_what_it_needs(tmp_path):
     assert seen["TMPDIR"] == str(tmp_path / "tmp")
 
 
-@pytest.fixture
-def runner(tmp_path):
-    runner = Runner(tmp_path / "runner", {})
+@pytest.fixture(scope="module")
+def fork_server():
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["spawned", "forked"])
+def runner(request, tmp_path):
+    start = spawn if request.param == "spawned" else request.getfixturevalue("fork_server").start
+    runner = Runner(tmp_path / "runner", {}, start)
     yield runner
     runner.close()
 
 
 def test_a_child_is_its_own_session_without_secrets_and_ends_when_its_parent_s_pipe_closes(runner, wait_until_gone):
+    assert runner.wait_ready(threading.Event())
     child = psutil.Process(runner.pid)
     assert os.getsid(runner.pid) == os.getpgid(runner.pid) == runner.pid
     assert child.cwd() == str(runner.output)
     assert not [name for name in child.environ() if name.startswith("SENTINEL_")]
-    assert runner.wait_ready(threading.Event())
     assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
-    runner._process.stdin.close()  # what the kernel does when the parent is killed
+    runner._stdin.close()  # what the kernel does when the parent is killed
     assert wait_until_gone([child]) == []
 
 
@@ -47,7 +56,9 @@ def test_killing_twice_is_harmless_and_leaves_nothing(runner):
         runner.wait_ready(threading.Event())
 
 
-def test_waiting_for_a_runner_gives_way_to_a_stop(runner):
+def test_waiting_for_a_runner_gives_way_to_a_stop(tmp_path):
     stop = threading.Event()
     stop.set()
+    runner = Runner(tmp_path / "runner", {}, spawn)
     assert not runner.wait_ready(stop)
+    runner.close()
