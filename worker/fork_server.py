@@ -9,7 +9,6 @@ kernel has killed its runners too.
 """
 
 import gc
-import logging
 import os
 import select
 import signal
@@ -31,8 +30,6 @@ from pydantic import BaseModel
 from sentinel.utils import logs
 from worker import runner
 from worker.tether import tie_to
-
-logger = logging.getLogger("worker.fork_server")  # as a process it is __main__
 
 ORDER_BYTES = 1 << 20  # an environment with all its variables
 STREAMS = 3
@@ -199,7 +196,7 @@ def serve(control: socket.socket) -> None:
                 sys.exit()
             *streams, told = descriptors
             tell = Connection(told, readable=False)
-            pid = _fork()
+            pid = _fork(streams)
             if pid == 0:
                 _let_go(control, ended, tell, *forked.values())
                 _become(Order.model_validate_json(order), streams)
@@ -222,16 +219,16 @@ def _told_of_ends() -> socket.socket:
     return ours
 
 
-def _fork() -> int | None:
-    """As `os.fork`; None if the system has no room for another process."""
+def _fork(streams: list[int]) -> int | None:
+    """As `os.fork`; None if the system has no room for another process, which the runner's log says then."""
     server = os.getpid()
     try:
         with warnings.catch_warnings():
             # Of threads that Python did not start: allocators' and BLAS's, which provide for a fork themselves.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
-    except OSError:
-        logger.exception("no runner can be forked")
+    except OSError as error:
+        os.write(streams[-1], f"no runner can be forked: {error}\n".encode())
         return None
     if pid == 0:
         tie_to(server, signal.SIGKILL)

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+from contextlib import ExitStack
 from contextvars import copy_context
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -49,30 +50,42 @@ class Supervisor:
         self._draining = threading.Event()
         self._claiming = threading.Lock()
         self._lookers: list[threading.Thread] = []
+        self._fork_server = ForkServer()
+        self._patrol = threading.Thread(target=self._keep_looking, name="patrol")
+        self.slots: list[Slot] = []
         self._idle_before = 0  # slots that were free at the last look while work waited for them
 
     def __enter__(self) -> Self:
-        self._database: Database = create_database(self._settings.database_url)
-        self._storage = Storage(self._settings.storage_uri)
-        self._scratch = Scratch(self._settings.home / "scratch")
-        self._fork_server = ForkServer()
-        self.slots = [self._new_slot(device) for device in discover() for _ in range(self._settings.slots)]
-        self._patrol = threading.Thread(target=self._keep_looking, name="patrol")
-        self._patrol.start()
+        with ExitStack() as opened:  # closes what is open already if a signal interrupts this
+            self._database: Database = create_database(self._settings.database_url)
+            opened.callback(self._database.close)
+            self._storage = Storage(self._settings.storage_uri)
+            self._scratch = Scratch(self._settings.home / "scratch")
+            opened.callback(self._scratch.close)
+            opened.callback(self._close_slots)
+            for device in discover():
+                self.slots += [self._new_slot(device) for _ in range(self._settings.slots)]
+            opened.callback(self._stop_looking)
+            self._patrol.start()
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._opened.close()
+
+    def _stop_looking(self) -> None:
         self.drain()
-        self._patrol.join()  # first: it starts the others
+        if self._patrol.is_alive():
+            self._patrol.join()  # first: it starts the others
         for looker in self._lookers:
             looker.join()
+
+    def _close_slots(self) -> None:
         self._fork_server.close()  # first: its runners end with it, even those that it has not forked yet
         for slot in self.slots:
             slot.close()
-        self._scratch.close()
-        self._database.close()
 
     def _new_slot(self, device: Device) -> Slot:
         return Slot(device, self._scratch.new_folder, self._fork_server.start if device.forks else spawn)
