@@ -48,7 +48,7 @@ def test_it_shows_everything_and_leaves_nothing_running(demo, home, tmp_path, pr
 
 
 def test_ctrl_c_in_the_middle_leaves_nothing_running(demo, home, processes_of):
-    assert any(line.startswith("healing") for line in demo.stdout)
+    assert any(line.startswith("pruning") for line in demo.stdout)
     os.killpg(demo.pid, signal.SIGINT)
     _, errors = demo.communicate(timeout=20)
     assert demo.returncode == 130

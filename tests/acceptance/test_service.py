@@ -130,7 +130,7 @@ def test_a_running_job_is_cancelled(client, tiny_spec):
     for event in client.watch(job.id):
         if event.type == "metric" and event.data["name"] == "healing_loss":
             break
-    assert client.cancel(job.id).state == "cancelling"
+    assert client.cancel(job.id, grace_s=1).state == "cancelling"
     cancelled = client.wait(job.id)
     assert (cancelled.state, cancelled.artifacts, cancelled.checkpoint_uri) == ("cancelled", (), None)
 

@@ -40,6 +40,7 @@ def document(folder, **sections):
             "allocation": "global",
             "cycles": 2,
             "calibration_sequences": 8,
+            "search": {"evaluations": 4, "windows": 4},
         },
         "heal": {"steps": 2, "batch_tokens": 64},
         "evaluate": {"tokens": 64, "prompts": ["Once `upon`"]},
