@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from sentinel.models.adaptive.gates import Gates
+from sentinel.models.checking.fresh_process import reload_elsewhere
 from sentinel.models.loaders.load import load_model
 from sentinel.models.loaders.weights import load_weights
 from sentinel.models.optimized.export import export
@@ -22,15 +23,6 @@ from sentinel.utils.checkpoints.cycle_state import load_state
 SHARED = Path(__file__).parents[2].parent / "shared"
 STORIES_260K = SHARED / "models" / "stories260K"
 TINY_STORIES = SHARED / "text" / "tinystories_train_2M.txt"
-RELOAD = """
-import sys, torch
-from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
-folder, tokens, out, remote = sys.argv[1:]
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=remote == "remote_code")
-with torch.no_grad():
-    save_file({"logits": model(input_ids=torch.load(tokens, weights_only=True)).logits}, out)
-"""
 
 
 def sentinel(*arguments, cwd):
@@ -139,17 +131,8 @@ def test_a_real_model_is_exact_under_the_laws(tmp_path, spec_file, allocation, f
         module = PruningModule(dense, family, kept=state.kept)
         load_weights(state_folder / "checkpoint", module.model)
         logits = module.model(input_ids=tokens).logits
-    masked = {"form": "masked", "dtype": "float32", "kept": module.kept, "directory": tmp_path / "masked"}
-    export(module.model, tokenizer, family=family, **masked)
-    difference = (reloaded(tmp_path / "masked", tokens, tmp_path, "masked") - logits).abs().max()
-    assert difference <= 1e-5, "law 2"
-    assert torch.equal(reloaded(tmp_path / "out" / "checkpoint", tokens, tmp_path, form), logits), "law 3"
-
-
-def reloaded(folder, tokens, tmp_path, form):
-    """Logits of a fresh process that knows nothing of Sentinel."""
-    torch.save(tokens, tmp_path / "tokens.pt")
-    out = tmp_path / "logits.safetensors"
-    command = [sys.executable, "-P", "-c", RELOAD, folder, tmp_path / "tokens.pt", out, form]
-    subprocess.run(list(map(str, command)), check=True, cwd=tmp_path)
-    return load_file(out)["logits"]
+    masked = {"form": "masked", "dtype": "float32", "kept": module.kept}
+    export(module.model, tokenizer, family=family, directory=tmp_path / "masked" / "checkpoint", **masked)
+    reloaded = reload_elsewhere(tmp_path, tokens, new_tokens=1, caches=["dynamic"])
+    assert (reloaded["masked"].computed["logits"] - logits).abs().max() <= 1e-5, "law 2"
+    assert torch.equal(reloaded["out"].computed["logits"], logits), "law 3"
