@@ -77,8 +77,11 @@ class Bench:
 
     def wait_for_event(self, job_id, kind, **data):
         deadline = time.monotonic() + DEADLINE_S
-        while not any(event.type == kind and data.items() <= event.data.items() for event in self.events(job_id)):
-            assert not is_terminal(self.job(job_id).state), self.job(job_id).error
+        while True:
+            job = self.job(job_id)  # before its events: what it ends with is among them
+            if any(event.type == kind and data.items() <= event.data.items() for event in self.events(job_id)):
+                return
+            assert not is_terminal(job.state), job.error
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
