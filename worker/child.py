@@ -62,15 +62,21 @@ class Process(Protocol):
     """What a runner's owner needs of its process; see `subprocess.Popen`."""
 
     @property
-    def pid(self) -> int: ...  # noqa: D102
-    def poll(self) -> int | None: ...  # noqa: D102
-    def wait(self, timeout: float | None = None) -> int: ...  # noqa: D102
+    def pid(self) -> int:
+        """Process id."""
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code; `subprocess.TimeoutExpired` after so many seconds."""
 
 
 class Start(Protocol):
     """Starts a runner's process, in a session of its own, in a folder."""
 
-    def __call__(self, streams: Streams, folder: Path, environment: Mapping[str, str]) -> Process: ...  # noqa: D102
+    def __call__(self, streams: Streams, folder: Path, environment: Mapping[str, str]) -> Process:
+        """Whoever calls it closes its own copies of the streams."""
 
 
 def spawn(streams: Streams, folder: Path, environment: Mapping[str, str]) -> Process:
@@ -113,8 +119,8 @@ class Runner:
     def _start(self, start: Start, environment: Mapping[str, str]) -> Process:
         theirs_in, ours_in = os.pipe()
         ours_out, theirs_out = os.pipe()
-        self._stdin = open(ours_in, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - it stays open as our sign of life
-        self._stdout = open(ours_out, encoding="utf-8")  # noqa: SIM115, PTH123
+        self._stdin = os.fdopen(ours_in, "w", encoding="utf-8")  # it stays open as our sign of life
+        self._stdout = os.fdopen(ours_out, encoding="utf-8")
         try:
             with self.log.open("wb") as log:
                 return start(Streams(theirs_in, theirs_out, log.fileno()), self.output, environment)

@@ -52,49 +52,55 @@ class Streams(NamedTuple):
     stderr: int
 
 
+class _Server(NamedTuple):
+    process: "subprocess.Popen[bytes]"
+    control: socket.socket
+
+
 class ForkServer:
     """The worker's side: starts the process when a runner is wanted, and again should it have ended."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
+        self._server: _Server | None = None
 
     def start(self, streams: Streams, folder: Path, environment: Mapping[str, str]) -> "Forked":
         """Ask for a runner; a new server logs to its `stderr`, as it may never get to fork it."""
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._launch(streams, folder, environment)
+            if self._server is not None and self._server.process.poll() is not None:
+                self._server.control.close()
+                self._server = None
+            if self._server is None:
+                self._server = _launch(streams, folder, environment)
             told, tell = Pipe(duplex=False)
             order = Order(folder=folder, environment=dict(environment)).model_dump_json().encode()
-            assert self._control is not None  # noqa: S101 - made by the launch
             with tell, suppress(BrokenPipeError, ConnectionResetError):  # it has just ended: the pipe tells so
-                socket.send_fds(self._control, [order], [*streams, tell.fileno()])
+                socket.send_fds(self._server.control, [order], [*streams, tell.fileno()])
             return Forked(told)
 
     def close(self) -> None:
         """Kill the server, and its runners with it."""
         with self._lock:
-            if self._process is not None and self._control is not None:
-                self._process.kill()
-                self._process.wait()
-                self._control.close()
+            if self._server is not None:
+                self._server.process.kill()
+                self._server.process.wait()
+                self._server.control.close()
 
-    def _launch(self, streams: Streams, folder: Path, environment: Mapping[str, str]) -> None:
-        if self._control is not None:
-            self._control.close()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, *SERVER, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=streams.stderr,
-                stderr=streams.stderr,
-                cwd=folder.parent,
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+
+def _launch(streams: Streams, folder: Path, environment: Mapping[str, str]) -> _Server:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, *SERVER, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=streams.stderr,
+            stderr=streams.stderr,
+            cwd=folder.parent,
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    return _Server(process, ours)
 
 
 class Forked:

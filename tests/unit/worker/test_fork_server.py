@@ -57,7 +57,7 @@ def events_of(runner):
     return events
 
 
-def test_each_runner_works_in_its_folder_with_its_temporary_files_and_ends_with_its_own_code(start):
+def test_each_runner_works_in_its_folder_and_ends_with_its_own_code(start):
     first, second = start(), start()
     for runner in (first, second):
         assert psutil.Process(runner.pid).cwd() == str(runner.output)
@@ -68,6 +68,28 @@ def test_each_runner_works_in_its_folder_with_its_temporary_files_and_ends_with_
     assert list(second.output.iterdir()) == []
     os.kill(second.pid, signal.SIGTERM)
     assert second.wait() == -signal.SIGTERM
+
+
+def test_temporary_files_go_to_the_runner_s_folder_though_the_server_had_one(monkeypatch, tmp_path):
+    telling = tmp_path / "telling.py"
+    telling.write_text(
+        "import tempfile\n"
+        "from worker import fork_server, runner\n"
+        "runner.warm_up = tempfile.gettempdir\n"
+        "runner._run = lambda *_: print(tempfile.gettempdir(), flush=True)\n"
+        "fork_server.main()\n"
+    )
+    monkeypatch.setattr(fork_server, "SERVER", ("-P", str(telling)))
+    server = ForkServer()
+    runners = [Runner(tmp_path / f"runner{i}", {}, server.start) for i in range(2)]
+    for runner in runners:
+        assert runner.wait_ready(NEVER)
+        runner.assign(ASSIGNMENT)
+        runner.wait()
+        assert runner.log_tail() == str(runner.folder / "tmp")
+    server.close()
+    for runner in runners:
+        runner.close()
 
 
 def test_a_runner_holds_nothing_of_the_others(start):
@@ -93,7 +115,7 @@ def test_a_server_that_cannot_start_says_why_in_the_runner_s_log(monkeypatch, tm
     with pytest.raises(RunnerUnavailable, match="no torch here"):
         runner.wait_ready(NEVER)
     with pytest.raises(ProcessLookupError):
-        runner.pid  # noqa: B018
+        _ = runner.pid
     runner.close()
     server.close()
 
