@@ -105,6 +105,13 @@ def submit(client: httpx.Client, _number: int) -> None:
     client.post("/v1/jobs", json=SPEC, params=LATER).raise_for_status()
 
 
+def refuse(client: httpx.Client, _number: int) -> None:
+    """A spec with three mistakes, which are found before anything is loaded."""
+    answer = client.post("/v1/jobs", json=SPEC | {"prune": {"target": {"sparsity": 2}, "cycles": 0}, "colour": "red"})
+    if answer.status_code != httpx.codes.UNPROCESSABLE_ENTITY:
+        raise RuntimeError(f"The service did not refuse the spec: {answer.status_code}.")
+
+
 def at_size(client: httpx.Client, database: Database, size: int, requests: int) -> dict[str, float]:
     """Everything that could depend on how many jobs there are."""
     submits = per_second(partial(submit, client), requests)
@@ -174,6 +181,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     filled = size
                     sizes[size] = at_size(client, database, size, options.requests)
                 bytes_ratio = download_ratio(client, settings, database, folder)
+                refusal_p50, _ = quantiles_ms(partial(refuse, client), 100)
                 fan_out = fan_out_ms(client, database)
         database.close()
     smallest, largest = sizes[min(sizes)], sizes[max(sizes)]
@@ -188,6 +196,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "dispatch_p50_ms": statistics.median(dispatch_ms(options.dispatches)),
         "celery_noop_p50_ms": statistics.median(round_trips_ms(200)),
         "download_ratio": bytes_ratio,
+        "refusal_p50_ms": refusal_p50,
         "fan_out_200_ms": fan_out,
         "sizes": sizes,
     }
@@ -205,7 +214,7 @@ def main() -> None:
     for name in next(iter(sizes.values())):
         table.add_row(name, *(f"{at[name]:.1f}" for at in sizes.values()))
     Console().print(table)
-    for name in ("dispatch_p50_ms", "celery_noop_p50_ms", "download_ratio", "fan_out_200_ms"):
+    for name in ("dispatch_p50_ms", "celery_noop_p50_ms", "download_ratio", "refusal_p50_ms", "fan_out_200_ms"):
         print(f"{name:>20} {figures[name]:8.2f}")
     if options.json:
         print(json.dumps(figures))

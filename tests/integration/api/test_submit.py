@@ -104,7 +104,6 @@ def test_five_mistakes_are_one_problem(service):
     problem = answer.json()
     assert answer.status_code == 422
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.elapsed.total_seconds() < 0.3
     assert {error["pointer"] for error in problem["errors"]} == {
         "/model/path",
         "/prune/strategy",

@@ -137,7 +137,7 @@ def test_a_cancel_without_grace_stops_the_child_and_publishes_nothing(bench, wai
         jobs.request_cancel(session, "t", job_id, grace_s=0)
     began = time.monotonic()
     while bench.job(job_id).state != State.CANCELLED:
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < DEADLINE_S
         time.sleep(0.02)
     thread.join(DEADLINE_S)  # the next runner warms up meanwhile
     assert bench.attempts(job_id)[0].outcome == "cancelled"
@@ -324,10 +324,9 @@ def test_a_draining_worker_gives_its_job_back_uncharged_and_soon(bench):
     job_id = bench.submit(steps=ENDLESS)
     thread = bench.work()
     bench.wait_for_event(job_id, "metric", name="healing_loss")
-    began = time.monotonic()
     bench.supervisor.drain()  # nothing runs on this worker any more: the last test
     thread.join(DEADLINE_S)
-    assert time.monotonic() - began < 5
+    assert not thread.is_alive()
     job = bench.job(job_id)
     assert (job.state, job.attempt) == (State.QUEUED, 0)
     assert bench.attempts(job_id)[0].outcome == "released"
