@@ -33,9 +33,10 @@ from transformers import (
 )
 
 from sentinel.data.loaders.windows import token_batches
+from sentinel.heal_spec import Heal
 from sentinel.models.evaluation import count_parameters
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
-from sentinel.spec import Heal
+from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.utils.device import autocast
 
 LEARNING_RATE = 1e-4
@@ -77,7 +78,7 @@ def sentinel_loop(model: PreTrainedModel, windows: torch.Tensor, options: argpar
         precision=options.precision,
     )
     clock = Clock()
-    FineTuner(heal=heal, dense=model).fine_tune(model, windows, seed=0, on_step=lambda _step, _loss: clock.tick())
+    FineTuner(heal=heal, dense=model).fine_tune(model, windows, seed=0, observer=clock)
     return clock.steps
 
 
@@ -144,7 +145,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": self._windows[index], "labels": self._windows[index]}
 
 
-class Clock(TrainerCallback):
+class Clock(TrainerCallback, Observer):
     """Seconds between one step's end and the next; the first step's are not counted, in which everything warms up."""
 
     def __init__(self) -> None:
@@ -159,6 +160,10 @@ class Clock(TrainerCallback):
         if self._last is not None:
             self.steps.append(now - self._last)
         self._last = now
+
+    def stepped(self, _step: int, _loss: float) -> None:
+        """As FineTuner calls it."""
+        self.tick()
 
     def on_step_end(self, *_: object, **__: object) -> None:
         """As Trainer calls it."""

@@ -163,8 +163,19 @@ class LossNotFinite(SentinelError):
 
 
 class TrainingDiverged(SentinelError):
-    """Healing met a loss that is not a finite number."""
+    """Healing met numbers that are not finite, or a loss that jumps, and could not get over it."""
 
     code = "training_diverged"
     fault = Fault.USER
-    next_step = "Lower `heal.learning_rate`, or heal in float32."
+    next_step = "Lower `heal.learning_rate`, heal in float32, or raise `heal.stability_level`."
+
+
+class OutOfMemory(SentinelError):
+    """The model and its training state do not fit in memory."""
+
+    code = "out_of_memory"
+    fault = Fault.RESOURCE
+    next_step = (
+        "Lower `heal.micro_batch_tokens` or `data.sequence_length`, set `heal.gradient_checkpointing` or "
+        "`heal.method: lora`, or use a device with more memory."
+    )

@@ -5,7 +5,7 @@ from which a killed run goes on to the same weights. Knows no database and no HT
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from sentinel.needs import DoesNotFit, estimate
 from sentinel.outputs import describe, write_checkpoint, write_unfinished
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
+from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
 from sentinel.pruning.schedule import progress_at
@@ -213,18 +214,10 @@ class _Run:
     def _heal(self, cycle: int) -> float:
         assert self.spec.heal is not None  # noqa: S101 - the caller checked; tells the type checker
         tuner = FineTuner(heal=self.spec.heal, dense=self.inputs.dense)
+        observer = _HealingObserver(self.tracker, cycle=cycle, steps_before=(cycle - 1) * self.steps)
         with self.tracker.phase(Phase.HEALING, cycle=cycle):
-            tuner.fine_tune(
-                self.module.model, self.inputs.training, seed=self.spec.seed + cycle, on_step=self._observe_step(cycle)
-            )
+            tuner.fine_tune(self.module.model, self.inputs.training, seed=self.spec.seed + cycle, observer=observer)
             return self._held_out_loss("healed_loss")
-
-    def _observe_step(self, cycle: int) -> Callable[[int, float], None]:
-        def observe(step: int, loss: float) -> None:
-            self.tracker.advance(cuts=cycle, steps=(cycle - 1) * self.steps + step)
-            self.tracker.metric("healing_loss", loss)
-
-        return observe
 
     def _held_out_loss(self, name: str) -> float:
         loss = mean_loss(self.module.model, self.inputs.evaluation)
@@ -263,3 +256,20 @@ class _Run:
             timings_s={phase: round(seconds, 3) for phase, seconds in self.tracker.timings_s.items()},
             checkpoint=str(self.output / CHECKPOINT_FOLDER),
         )
+
+
+class _HealingObserver(Observer):
+    """Tells a run's listeners of one cycle's healing."""
+
+    def __init__(self, tracker: ProgressTracker, *, cycle: int, steps_before: int) -> None:
+        self._tracker, self._cycle, self._steps_before = tracker, cycle, steps_before
+
+    def stepped(self, step: int, loss: float) -> None:
+        self._tracker.advance(cuts=self._cycle, steps=self._steps_before + step)
+        self._tracker.metric("healing_loss", loss)
+
+    def measured(self, _step: int, loss: float) -> None:
+        self._tracker.metric("healing_held_out_loss", loss)
+
+    def noticed(self, text: str) -> None:
+        self._tracker.message(text, level="warning")

@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
+from sentinel.heal_spec import Heal
 from sentinel.manifest import MANIFEST_FILE, Run, Unit, ranges
 from sentinel.prune_spec import Prune
 from sentinel.result import CycleRecord, LayerCompensation, Measurement, Result
-from sentinel.spec import Heal, HubData, HubModel, PathModel, Spec
+from sentinel.spec import HubData, HubModel, PathModel, Spec
 
 CARD_FILE = "README.md"
 PLOTS_FOLDER = "plots"

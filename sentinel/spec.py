@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from sentinel.errors import FieldError, SpecInvalid
+from sentinel.heal_spec import Heal
 from sentinel.prune_spec import Prune, Section
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -78,26 +79,6 @@ class BuiltinData(Section):
 
     source: Literal["builtin"] = Field("builtin", description="Where from.")
     sequence_length: int = Field(128, ge=8, le=32768, description="Tokens per window.")
-
-
-class Heal(Section):
-    """Fine-tuning after every cut."""
-
-    loss: Literal["cross_entropy", "distill"] = Field(
-        "distill", description="`distill` learns the dense model's logits, `cross_entropy` the text."
-    )
-    steps: int = Field(200, ge=1, description="Optimiser steps per cycle.")
-    epochs: float | None = Field(None, gt=0, description="Passes over the training text per cycle; replaces `steps`.")
-    learning_rate: float = Field(5e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay.")
-    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises linearly.")
-    gradient_clipping: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
-    batch_tokens: int = Field(8192, ge=8, description="Tokens per optimiser step.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="Of matrix products; `float32` leaves them in `model.dtype`, in which weights and the optimiser's "
-        "state always stay. `auto` is bfloat16 on a GPU that has it.",
-    )
 
 
 class Evaluate(Section):

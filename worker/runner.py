@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from pydantic import BaseModel, ConfigDict
 
-from sentinel.errors import Fault, SentinelError
+from sentinel.errors import OutOfMemory, SentinelError
 from sentinel.events import Event, Failed
 from sentinel.spec import parse_spec
 from sentinel.utils import logs
@@ -45,14 +45,6 @@ class Assignment(BaseModel):
     allowed_roots: list[Path]
     memory_bytes: int
     log_fields: dict[str, str | int | float]
-
-
-class OutOfMemory(SentinelError):
-    """The model and its training state do not fit in memory."""
-
-    code = "out_of_memory"
-    fault = Fault.RESOURCE
-    next_step = "Lower `heal.batch_tokens` or `data.sequence_length`, or use a device with more memory."
 
 
 class LineReporter:

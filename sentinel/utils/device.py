@@ -20,14 +20,21 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """A context in which matrices are multiplied in `precision`.
+def runs_in(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type that matrices are multiplied in; None for that of the weights.
 
     Args:
-        precision: `bfloat16`; `float32` leaves everything in the types of the weights; `auto` is bfloat16 on a GPU that
-            has it.
+        precision: `bfloat16` or `float16`; `float32` leaves everything in the types of the weights; `auto` is bfloat16
+            on a GPU that has it.
         device: Where the arithmetic happens.
     """
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    wanted = precision == "bfloat16" or (precision == "auto" and has_bfloat16)
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+    if precision == "auto":
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else None
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """A context in which matrices are multiplied in what `runs_in` says."""
+    dtype = runs_in(precision, device)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)

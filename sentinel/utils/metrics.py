@@ -33,3 +33,25 @@ def kl_divergences(dense_logits: torch.Tensor, pruned_logits: torch.Tensor) -> t
     """
     dense, pruned = (functional.log_softmax(logits.float(), dim=-1) for logits in (dense_logits, pruned_logits))
     return functional.kl_div(pruned, dense, reduction="none", log_target=True).sum(-1)[:, :-1]
+
+
+def top_k_kl_divergences(likely: torch.Tensor, indices: torch.Tensor, pruned_logits: torch.Tensor) -> torch.Tensor:
+    """KL(dense ‖ pruned) with all tokens but the dense model's k likeliest counted as one, in nats; at most the whole.
+
+    Args:
+        likely: (batch, time, k), the dense model's log-probabilities.
+        indices: int64 (batch, time, k), of which tokens.
+        pruned_logits: (batch, time, vocabulary).
+
+    Returns:
+        float32 (batch, time − 1), as `kl_divergences`.
+    """
+    pruned = functional.log_softmax(pruned_logits.float(), dim=-1).gather(-1, indices)
+    within = functional.kl_div(pruned, likely, reduction="none", log_target=True).sum(-1)
+    others, pruned_others = (_rest(log_probabilities) for log_probabilities in (likely, pruned))
+    return (within + others * (others / pruned_others).log())[:, :-1]
+
+
+def _rest(log_probabilities: torch.Tensor) -> torch.Tensor:
+    """What some probabilities leave of 1; never 0, so that its logarithm is finite."""
+    return (1 - log_probabilities.exp().sum(-1)).clamp_min(torch.finfo(torch.float32).eps)

@@ -1,23 +1,28 @@
-"""Heals a cut model: AdamW on next-token prediction or on the dense model's logits.
+"""Heals a cut model: trains its weights, or adapters of them, on text or on the dense model's predictions.
 
-Knows one loop. The schedule comes from transformers, the optimiser from torch. Dropout stays
-off: healing is far shorter than an epoch of pretraining, and a run must repeat bit for bit.
+Knows how a healing is set up and taken down; the steps are `training_loop`'s. Dropout stays off: healing is far
+shorter than an epoch of pretraining, and a run must repeat bit for bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
-from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from sentinel.data.loaders.windows import token_batches
-from sentinel.errors import TrainingDiverged
-from sentinel.spec import Heal
-from sentinel.utils.device import autocast
-from sentinel.utils.metrics import kl_divergences, next_token_losses
-
-# Called after every optimiser step with (steps done, mean loss of the step in nats per token).
-StepObserver = Callable[[int, float], None]
+from sentinel.errors import DataInvalid
+from sentinel.heal_spec import Heal
+from sentinel.models.families import family_of
+from sentinel.pruning.fine_tuning.low_rank import Adapters
+from sentinel.pruning.fine_tuning.objectives import objective_of
+from sentinel.pruning.fine_tuning.observer import Keeper, Observer
+from sentinel.pruning.fine_tuning.recomputation import recomputed
+from sentinel.pruning.fine_tuning.task import Task
+from sentinel.pruning.fine_tuning.training_loop import TrainingLoop
+from sentinel.pruning.fine_tuning.training_state import ADAPTERS_FILE, read_tensors, write_tensors
 
 
 def sequences_per_step(heal: Heal, sequence_length: int) -> int:
@@ -25,7 +30,7 @@ def sequences_per_step(heal: Heal, sequence_length: int) -> int:
     return max(1, heal.batch_tokens // sequence_length)
 
 
-def steps_per_cycle(heal: Heal, windows: torch.Tensor) -> int:
+def steps_per_cycle(heal: Heal, windows: Tensor) -> int:
     """Optimiser steps that `heal` asks for on these (windows, sequence_length) tokens."""
     if heal.epochs is None:
         return heal.steps
@@ -33,93 +38,150 @@ def steps_per_cycle(heal: Heal, windows: torch.Tensor) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Healed:
+    """How a healing went.
+
+    Attributes:
+        steps: Steps taken, those left out included.
+        left_out: Steps that nothing was learnt from.
+        put_back: How often the weights of an earlier step were put back.
+        best_step: The step whose weights the model has; the last one where nothing was measured.
+        held_out_loss: Nats per token at that step; None where nothing was measured.
+    """
+
+    steps: int
+    left_out: int
+    put_back: int
+    best_step: int
+    held_out_loss: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FineTuner:
-    """One healing of one model.
+    """Heals one model after the other.
 
     Attributes:
         heal: The `heal` section of the spec.
         dense: The dense model, for `loss: distill`; not used for cross-entropy.
+        accelerator: Of a program that several processes run at once (`accelerate launch`): they share every batch and
+            end with the same weights, those of one process with the same batch but for rounding.
     """
 
     heal: Heal
     dense: PreTrainedModel
+    accelerator: Accelerator | None = None
 
-    def fine_tune(self, model: PreTrainedModel, windows: torch.Tensor, *, seed: int, on_step: StepObserver) -> None:
-        """Train all weights of `model` in place.
+    def fine_tune(
+        self,
+        model: PreTrainedModel,
+        windows: Tensor,
+        *,
+        seed: int,
+        held_out: Tensor | None = None,
+        factors: Mapping[nn.Parameter, Tensor] | None = None,
+        observer: Observer | None = None,
+        keeper: Keeper | None = None,
+        resume: Path | None = None,
+    ) -> Healed:
+        """Train `model` in place.
 
         Args:
             model: The cut model; its parameters need no gradient before and after.
-            windows: Training tokens, (windows, sequence_length), on the model's device.
-            seed: Seeds the order of the windows.
-            on_step: Hears of every step.
+            windows: Training tokens, int64 (windows, sequence_length), on the model's device.
+            seed: Seeds the order of the windows and the first weights of adapters.
+            held_out: The same, other windows: where there are some and `heal.evaluate_every` says how often, they are
+                measured, and the model ends with the weights of the best measurement.
+            factors: Per parameter how much faster its numbers learn than the rest, in a shape that broadcasts to it.
+            observer: Hears of every step.
+            keeper: Is offered the state where healing could go on from.
+            resume: Folder into which a keeper had it written, of the same healing; `model` is as it was kept.
 
         Raises:
-            TrainingDiverged: A loss or gradient was not finite; the weights are those of the last good step.
+            TrainingDiverged: What was not finite, or jumped, could not be got over; the weights are of no use.
+            OutOfMemory: As many windows as must be at a time do not fit.
+            DataInvalid: There are fewer windows in a batch than processes to share it.
+            CheckpointInvalid: The kept state is damaged.
         """
-        steps = steps_per_cycle(self.heal, windows)
-        batches = _shuffled(windows, min(len(windows), sequences_per_step(self.heal, windows.shape[1])), seed)
-        model.requires_grad_(True)  # noqa: FBT003 - torch's own signature
-        try:
-            self._loop(model, batches, steps=steps, on_step=on_step)
-        finally:
-            model.zero_grad(set_to_none=True)
-            model.requires_grad_(requires_grad=False)
-
-    def _loop(
-        self, model: PreTrainedModel, batches: Iterator[torch.Tensor], *, steps: int, on_step: StepObserver
-    ) -> None:
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(model, self.heal.weight_decay),
-            lr=self.heal.learning_rate,
-            betas=(0.9, 0.95),
-            fused=model.device.type == "cuda",
+        batch_windows = min(len(windows), sequences_per_step(self.heal, windows.shape[1]))
+        self._check_processes(batch_windows)
+        with self._learning(model, seed=seed, resume=resume) as (parameters, adapters):
+            loop = TrainingLoop(
+                Task(
+                    model=model,
+                    parameters=parameters,
+                    objective=objective_of(self.heal, self.dense),
+                    windows=windows,
+                    held_out=held_out if self.heal.evaluate_every else None,
+                    batch_windows=batch_windows,
+                    steps=steps_per_cycle(self.heal, windows),
+                    seed=seed,
+                    factors=factors or {},
+                ),
+                self.heal,
+                accelerator=self.accelerator,
+                observer=observer or Observer(),
+                keeper=_AdaptersKeeper(keeper, adapters) if keeper and adapters else keeper,
+                resume=resume,
+            )
+            loop.run()
+        best = loop.best
+        return Healed(
+            steps=loop.step,
+            left_out=loop.judge.left_out,
+            put_back=loop.judge.put_back,
+            best_step=best.step if best else loop.step,
+            held_out_loss=best.loss if best else None,
         )
-        warmup = round(self.heal.warmup_fraction * steps)
-        scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, steps)
-        for step in range(1, steps + 1):
-            loss = self._accumulate_gradients(model, next(batches))
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), self.heal.gradient_clipping)
-            if not torch.isfinite(loss + norm):
-                raise TrainingDiverged(
-                    f"At step {step} of {steps} the healing loss was {loss.item()}, its gradient norm {norm.item()}."
-                )
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad(set_to_none=True)
-            on_step(step, loss.item())
 
-    def _accumulate_gradients(self, model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
-        """Mean loss of the batch, after its gradient was added up over micro-batches."""
-        total = torch.zeros((), device=batch.device)
-        for micro in token_batches(batch):
-            with autocast(self.heal.precision, batch.device):
-                loss = self._loss(model, micro) * (len(micro) / len(batch))
-            loss.backward()
-            total += loss.detach()
-        return total
+    def _check_processes(self, batch_windows: int) -> None:
+        processes = self.accelerator.num_processes if self.accelerator else 1
+        if batch_windows < processes:
+            raise DataInvalid(
+                f"{batch_windows} window(s) per batch cannot be shared by {processes} processes: raise batch_tokens."
+            )
 
-    def _loss(self, model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
-        logits = model(input_ids=tokens, use_cache=False).logits
-        if self.heal.loss == "cross_entropy":
-            return next_token_losses(logits, tokens).mean()
-        with torch.no_grad():
-            dense_logits = self.dense(input_ids=tokens, use_cache=False).logits
-        return kl_divergences(dense_logits, logits).mean()
+    @contextmanager
+    def _learning(
+        self, model: PreTrainedModel, *, seed: int, resume: Path | None
+    ) -> Iterator[tuple[Mapping[str, nn.Parameter], Adapters | None]]:
+        """The parameters that are learnt, by name, and the adapters that they are of; afterwards all is frozen."""
+        family = family_of(model.config.model_type)
+        with ExitStack() as stack:
+            stack.callback(_freeze, model)
+            adapters = None
+            if self.heal.method == "lora":
+                adapters = Adapters(model, family, self.heal.lora, seed=seed)
+                stack.callback(adapters.remove)
+                if resume:
+                    adapters.load(read_tensors(resume / ADAPTERS_FILE))
+            else:
+                model.requires_grad_(True)  # noqa: FBT003 - torch's own signature
+            if self.heal.gradient_checkpointing:
+                stack.enter_context(recomputed(family.layers(model)))
+            yield {name: p for name, p in model.named_parameters() if p.requires_grad}, adapters
+            if adapters:
+                adapters.merge()
 
 
-def _parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, object]]:
-    """Decay matrices only; gains and biases have no scale to shrink."""
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+@dataclass(frozen=True)
+class _AdaptersKeeper:
+    """Keeps the model without its adapters, and those beside it."""
+
+    keeper: Keeper
+    adapters: Adapters
+
+    def due(self) -> bool:
+        return self.keeper.due()
+
+    def keep(self, step: int, write: Callable[[Path], None]) -> None:
+        def write_all(folder: Path) -> None:
+            write_tensors(folder / ADAPTERS_FILE, self.adapters.parameters())
+            write(folder)
+
+        with self.adapters.set_aside():
+            self.keeper.keep(step, write_all)
 
 
-def _shuffled(windows: torch.Tensor, batch_size: int, seed: int) -> Iterator[torch.Tensor]:
-    """Endless batches; every window once per epoch, the remainder of an epoch left out."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(len(windows), generator=generator).to(windows.device)
-        for start in range(0, len(windows) - batch_size + 1, batch_size):
-            yield windows[order[start : start + batch_size]]
+def _freeze(model: PreTrainedModel) -> None:
+    model.zero_grad(set_to_none=True)
+    model.requires_grad_(requires_grad=False)

@@ -4,10 +4,9 @@ import pytest
 
 from api.store.errors import StorageUnavailable
 from api.store.storage import Storage
-from sentinel.errors import ModelUnsafe
+from sentinel.errors import ModelUnsafe, OutOfMemory
 from worker.attempt import _storing
 from worker.failures import AttemptFailed, DiskFull, PublishingFailed, RunnerCrashed, RuntimeExceeded, backoff_s
-from worker.runner import OutOfMemory
 
 
 @pytest.mark.parametrize(

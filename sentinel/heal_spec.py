@@ -1,0 +1,91 @@
+"""The `heal` section of a spec: how a cut model is trained. Torch-free."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sentinel.prune_spec import Section
+
+
+class LowRank(Section):
+    """Adapters that are learnt in place of the weights, and added to them at the end."""
+
+    rank: int = Field(16, ge=1, description="Inner dimension of an adapter.")
+    alpha: float = Field(32, gt=0, description="An adapter's product is scaled by `alpha / rank`.")
+
+
+class Heal(Section):
+    """Fine-tuning after every cut."""
+
+    loss: Literal["cross_entropy", "distill"] = Field(
+        "distill", description="`distill` learns the dense model's predictions, `cross_entropy` the text."
+    )
+    temperature: float = Field(1.0, gt=0, description="Of `distill`: both models' logits are divided by it.")
+    teacher_top_k: int | None = Field(
+        None,
+        ge=1,
+        description="Of `distill`: keep the dense model's k likeliest tokens at every position, so that it runs once "
+        "over each window; the others count together. null runs it at every step and compares all tokens.",
+    )
+    hidden_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Of `distill`: weight of the squared distance between the two models' hidden states, behind each "
+        "layer relative to the dense model's energy there, averaged over layers.",
+    )
+    method: Literal["full", "lora"] = Field("full", description="Learn all weights, or low-rank adapters of them.")
+    lora: LowRank = Field(default_factory=LowRank, description="Of `method: lora`.")
+    steps: int = Field(200, ge=1, description="Optimiser steps per cycle.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the training text per cycle; replaces `steps`.")
+    learning_rate: float = Field(5e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the rate falls, after it has risen linearly: to zero, or not at all."
+    )
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises linearly.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay.")
+    gradient_clipping: float = Field(
+        1.0, gt=0, description="Largest norm of the whole gradient, from `stability_level: 1` on."
+    )
+    batch_tokens: int = Field(8192, ge=8, description="Tokens per optimiser step.")
+    micro_batch_tokens: int = Field(
+        4096, ge=8, description="Tokens per forward pass: less takes less memory and gives the same gradient."
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Of matrix products; `float32` leaves them in `model.dtype`, in which weights and the optimiser's "
+        "state always stay. `auto` is bfloat16 on a GPU that has it. `float16` scales the loss.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Keep one input per layer for the backward pass and compute the rest again."
+    )
+    compile: bool = Field(
+        default=False, description="Compile the forward pass: minutes at the start, less time per step on a GPU."
+    )
+    evaluate_every: int | None = Field(
+        None,
+        ge=1,
+        description="Steps between two measurements on windows of the training text that are kept out of healing; "
+        "the weights of the best one are what healing ends with. null ends with the last step's.",
+    )
+    patience: int | None = Field(
+        None, ge=1, description="Measurements in a row without a better one after which healing stops early."
+    )
+    stability_level: Literal[0, 1, 2, 3] = Field(
+        2,
+        description="0 stops at the first number that is not finite; 1 clips gradients and skips such steps; 2 also "
+        "goes back when the loss jumps, and halves micro-batches that do not fit in memory; 3 also repeats such "
+        "steps in float32 and names the layer.",
+    )
+    save_every: int = Field(
+        25, ge=1, description="Steps between two points to which healing can go back or from which it can resume."
+    )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.loss == "cross_entropy" and (self.teacher_top_k or self.hidden_weight):
+            raise ValueError("`teacher_top_k` and `hidden_weight` need `loss: distill`.")
+        if self.teacher_top_k and self.hidden_weight:
+            raise ValueError("`hidden_weight` needs the dense model at every step; leave `teacher_top_k` out.")
+        if self.patience and not self.evaluate_every:
+            raise ValueError("`patience` counts measurements; say how often with `evaluate_every`.")
+        return self

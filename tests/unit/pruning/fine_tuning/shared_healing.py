@@ -1,0 +1,37 @@
+"""A program that processes run together: heals a tiny model and leaves its weights, one file per process."""
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_model
+
+from sentinel.heal_spec import Heal
+from sentinel.models.families import family_of
+from sentinel.models.optimized.surgery import apply_removal
+from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
+from tests.unit.pruning.fine_tuning.healing import QUICK, Recorder
+from tests.unit.pruning.tiny import CUT, tiny_llama
+
+
+def heal(accelerator, **settings):
+    """The healed model and what was heard."""
+    model, dense = tiny_llama(), tiny_llama()
+    apply_removal(model, family_of("llama"), CUT)
+    windows = torch.randint(0, 61, (15, 24), generator=torch.Generator().manual_seed(1))
+    recorder = Recorder(lambda _: None)
+    tuner = FineTuner(heal=Heal(**{**QUICK, "batch_tokens": 5 * 24, **settings}), dense=dense, accelerator=accelerator)
+    tuner.fine_tune(model, windows[:12], held_out=windows[12:], seed=1, observer=recorder)
+    return model, recorder
+
+
+if __name__ == "__main__":
+    accelerator = Accelerator(cpu=True)
+    for method in ("full", "lora"):
+        model, recorder = heal(accelerator, method=method, micro_batch_tokens=24, evaluate_every=4)
+        save_model(model, Path(sys.argv[1]) / f"{method}-{accelerator.process_index}.safetensors")
+        (Path(sys.argv[1]) / f"{method}-{accelerator.process_index}.txt").write_text(
+            str(list(recorder.losses.values()))
+        )
+    accelerator.end_training()

@@ -1,0 +1,161 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sentinel.errors import TrainingDiverged
+from sentinel.heal_spec import Heal
+from sentinel.models.evaluation import mean_loss
+from sentinel.pruning.fine_tuning.fine_tuner import steps_per_cycle
+from tests.unit.pruning.fine_tuning.healing import heal, same_weights
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "distill"])
+def test_healing_lowers_its_loss(pruned, windows, loss):
+    model, dense = pruned
+    recorder, healed = heal(model, dense, windows, loss=loss)
+    losses = list(recorder.losses.values())
+    assert list(recorder.losses) == list(range(1, 13))
+    assert (healed.steps, healed.left_out, healed.put_back, healed.best_step) == (12, 0, 0, 12)
+    assert sum(losses[-4:]) < 0.97 * sum(losses[:4])
+
+
+def test_distillation_of_the_dense_model_itself_has_nothing_to_learn(model, windows):
+    assert heal(model, copy.deepcopy(model), windows)[0].losses[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_healing_repeats_bit_for_bit_and_follows_its_seed(pruned, windows):
+    model, dense = pruned
+    twin, other = copy.deepcopy(model), copy.deepcopy(model)
+    heal(model, dense, windows)
+    heal(twin, dense, windows)
+    heal(other, dense, windows, seed=2)
+    assert same_weights(model, twin)
+    assert not same_weights(model, other)
+
+
+def test_shapes_stay_cut_and_the_dense_model_stays_as_it_was(pruned, family, windows):
+    model, dense = pruned
+    counts = {unit: family.counts(model, unit) for unit in ("attention", "mlp")}
+    before = copy.deepcopy(dense.state_dict())
+    heal(model, dense, windows)
+    assert {unit: family.counts(model, unit) for unit in ("attention", "mlp")} == counts
+    assert counts["attention"] == [3, 3, 3]
+    assert all(torch.equal(before[name], value) for name, value in dense.state_dict().items())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_gradient_is_that_of_the_whole_batch(pruned, windows):
+    """Micro-batches change memory, not the result."""
+    model, dense = pruned
+    twin = copy.deepcopy(model)
+    whole, _ = heal(model, dense, windows)
+    split, _ = heal(twin, dense, windows, micro_batch_tokens=24)
+    assert split.losses == pytest.approx(whole.losses, rel=1e-3)
+
+
+def test_epochs_count_passes_over_the_text(windows):
+    assert steps_per_cycle(Heal(epochs=2, batch_tokens=48), windows) == 6
+    assert steps_per_cycle(Heal(steps=7), windows) == 7
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_precision_is_of_the_arithmetic_not_of_the_weights(pruned, windows, precision):
+    model, dense = pruned
+    exact = copy.deepcopy(model)
+    (rounded, _), (expected, _) = heal(model, dense, windows, precision=precision), heal(exact, dense, windows)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert rounded.losses != expected.losses
+    assert rounded.losses == pytest.approx(expected.losses, rel=0.1)
+
+
+def test_a_layer_computed_again_on_the_way_back_gives_the_same_gradient(pruned, windows):
+    model, dense = pruned
+    twin = copy.deepcopy(model)
+    heal(model, dense, windows, loss="cross_entropy")
+    heal(twin, dense, windows, loss="cross_entropy", gradient_checkpointing=True)
+    assert same_weights(model, twin)
+    assert not any("forward" in vars(module) for module in twin.modules())
+
+
+def test_a_removed_group_stays_removed(pruned, family, windows):
+    """Law 8: what was cut is not in the model, so that no step can bring it back."""
+    model, dense = pruned
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    heal(model, dense, windows, weight_decay=0.1)
+    assert {name: value.shape for name, value in model.state_dict().items()} == shapes
+
+
+def test_the_best_weights_by_the_held_out_windows_are_what_healing_ends_with(pruned, windows):
+    model, dense = pruned
+    training, held_out = windows[:4], windows[4:]
+    recorder, healed = heal(
+        model, dense, training, held_out=held_out, loss="cross_entropy", steps=20, evaluate_every=3, learning_rate=3e-2
+    )
+    assert list(recorder.measurements) == [3, 6, 9, 12, 15, 18, 20]
+    best = min(recorder.measurements, key=recorder.measurements.get)
+    assert best < 20
+    assert (healed.best_step, healed.held_out_loss) == (best, recorder.measurements[best])
+    assert mean_loss(model, held_out) == healed.held_out_loss
+
+
+def test_healing_stops_when_it_has_not_got_better_for_long(pruned, windows):
+    model, dense = pruned
+    settings = {"loss": "cross_entropy", "steps": 200, "evaluate_every": 2, "patience": 2, "learning_rate": 3e-2}
+    recorder, healed = heal(model, dense, windows[:4], held_out=windows[4:], **settings)
+    assert healed.steps == healed.best_step + 4 < 200
+    assert len(recorder.losses) == healed.steps
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("constant", 1.0), ("linear", 0.1), ("cosine", 0.024)])
+def test_the_rate_rises_and_falls_as_the_schedule_says(pruned, windows, monkeypatch, schedule, last):
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def seen(optimizer, *arguments):
+        rates.append(optimizer.param_groups[0]["lr"] / 1e-3)
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", seen)
+    model, dense = pruned
+    heal(model, dense, windows, steps=20, warmup_fraction=0.5, learning_rate=1e-3, schedule=schedule)
+    assert rates[:11] == pytest.approx([i / 10 for i in range(11)])
+    assert rates[-1] == pytest.approx(last, abs=1e-3)
+
+
+def test_some_slices_learn_faster(pruned, windows):
+    """As if the whole parameter had that rate: what the first step changes is proportional to it."""
+    model, dense = pruned
+    plain, start = copy.deepcopy(model), copy.deepcopy(model)
+    matrix = next(p for p in model.parameters() if p.ndim == 2)
+    factors = torch.ones(len(matrix), 1)
+    factors[3] = 5
+    settings = {"steps": 1, "warmup_fraction": 0, "schedule": "constant"}
+    heal(plain, dense, windows, **settings)
+    heal(model, dense, windows, factors={matrix: factors}, **settings)
+    (changed, usual) = (
+        next(p for p in m.parameters() if p.ndim == 2) - next(p for p in start.parameters() if p.ndim == 2)
+        for m in (model, plain)
+    )
+    assert usual[3].norm() > 0
+    torch.testing.assert_close(changed, usual * factors, rtol=1e-3, atol=1e-6)
+
+
+def test_weights_of_a_smaller_type_stay_of_it(pruned, windows):
+    model, dense = pruned
+    heal(model.bfloat16(), dense, windows)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_what_healing_hangs_into_a_model_is_taken_off(pruned, windows):
+    model, dense = pruned
+    names, kinds = list(model.state_dict()), [type(module) for module in model.modules()]
+    with torch.no_grad():
+        dense.get_input_embeddings().weight[:] = torch.nan
+    with pytest.raises(TrainingDiverged):
+        heal(model, dense, windows, method="lora", gradient_checkpointing=True, stability_level=3)
+    assert list(model.state_dict()) == names
+    assert [type(module) for module in model.modules()] == kinds
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not any("forward" in vars(module) for module in model.modules() if isinstance(module, nn.Module))

@@ -1,0 +1,48 @@
+"""Several processes that share every batch end like one with the whole batch."""
+
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from sentinel.errors import DataInvalid
+from tests.unit.pruning.fine_tuning import shared_healing
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    command = [*LAUNCH, "--rdzv-endpoint", "127.0.0.1:0", shared_healing.__file__, str(folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_two_processes_end_like_one(folder, method):
+    alone, recorder = shared_healing.heal(None, method=method, micro_batch_tokens=24, evaluate_every=4)
+    expected = alone.state_dict()
+    both = [load_file(folder / f"{method}-{rank}.safetensors") for rank in range(2)]
+    for name, value in both[0].items():
+        assert value.equal(both[1][name])
+        assert (value - expected[name]).abs().max() <= 1e-5, name
+    losses = ast.literal_eval((folder / f"{method}-0.txt").read_text())
+    assert losses == pytest.approx(list(recorder.losses.values()), abs=1e-5)
+
+
+def test_a_batch_must_have_a_window_for_each():
+    with pytest.raises(DataInvalid, match=r"1 window\(s\) per batch cannot be shared by 2 processes"):
+        shared_healing.heal(TwoProcesses(), batch_tokens=24)
+
+
+class TwoProcesses(Accelerator):
+    """As it is in one of two processes, before anything is shared."""
+
+    num_processes = 2
