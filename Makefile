@@ -42,8 +42,9 @@ bench: setup ## Measure what the README claims
 	    $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
 
-faults: setup ## Break the service SCHEDULES times on DATABASE, as a seed says, and check every history
+faults: setup ## Break the service SCHEDULES times on DATABASE, as a seed says, and check every history; kill 20 healings
 	$(BIN)/python -m tests.faults --schedules $(SCHEDULES) --database $(DATABASE)
+	$(BIN)/python -m tests.faults.healing_kills --kills 20
 
 lock: ## Pin the newest allowed versions into constraints.txt
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

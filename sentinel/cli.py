@@ -17,9 +17,11 @@ from rich.table import Table
 from sentinel import service_commands
 from sentinel.display import ProgressDisplay, result_table
 from sentinel.errors import Fault, SentinelError, SpecInvalid
+from sentinel.events import CheckpointSaved, Event
 from sentinel.result import Result
 from sentinel.spec import ModelSource, model_section
 from sentinel.spec_flags import SPEC_ARGUMENTS_SETTINGS, SpecArguments, flags, spec_from_arguments
+from sentinel.utils.checkpoints.cycle_state import drop_superseded
 
 # Exit codes: 2 is what shells and argparse use for a wrong call, 1 for everything that failed later.
 EXIT_WRONG_INPUT = 2
@@ -54,7 +56,7 @@ def run(
     arguments: SpecArguments = None,
     output: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and plots.")] = Path("outputs/run"),
     *,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished cycle in --output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last state in --output.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment here, without any service."""
@@ -67,8 +69,20 @@ def run(
 
     logging.disable_progress_bar()
     with ProgressDisplay(Console(stderr=True)) as display:
-        result = experiment.run(spec, output=output, reporter=display, resume=state)
+        result = experiment.run(spec, output=output, reporter=_LocalRun(display), resume=state)
     _show(result, as_json=as_json)
+
+
+class _LocalRun:
+    """Shows a run, and removes the states of its healing that newer ones took the place of."""
+
+    def __init__(self, display: ProgressDisplay) -> None:
+        self._display = display
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, CheckpointSaved):
+            drop_superseded(Path(event.directory))
+        self._display.emit(event)
 
 
 @app.command()
@@ -133,10 +147,10 @@ def _model_source(name: str, *, revision: str) -> ModelSource:
 
 def _state_to_resume(output: Path, *, resume: bool) -> Path | None:
     # Plain paths, not sentinel.experiment's constants: importing those would import torch.
-    states = sorted((output / "state").glob("cycle-????"))
+    states = sorted(path for path in (output / "state").glob("cycle-*") if path.suffix != ".partial")
     if resume:
         if not states:
-            raise SpecInvalid(f"There is no finished cycle under {output} to resume from.")
+            raise SpecInvalid(f"There is no saved state under {output} to resume from.")
         return states[-1]
     if states or (output / "result.json").exists():
         raise SpecInvalid(f"{output} already holds a run. Choose another --output, or --resume to go on with it.")

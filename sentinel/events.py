@@ -68,10 +68,15 @@ class NeedsEstimated(_Event):
 
 
 class CheckpointSaved(_Event):
-    """The state after `cycle` lies complete in `directory`; a run can resume from it."""
+    """A state from which a run can resume lies complete in `directory`.
+
+    It is the one after `cycle` (0: none is finished yet), and where `step` is not null so many steps into the healing
+    of the next one; it takes the place of earlier ones after the same cycle.
+    """
 
     type: Literal["checkpoint"] = "checkpoint"
     cycle: int
+    step: int | None = None
     directory: str
 
 

@@ -1,17 +1,18 @@
 """The main job: measure, then prune, compensate and heal per cycle, measure, export.
 
-Reads a spec, writes an output folder, tells a reporter. Every cycle ends with a state folder
-from which a killed run goes on to the same weights. Knows no database and no HTTP.
+Reads a spec, writes an output folder, tells a reporter. Every cycle ends with a state folder from which a killed run
+goes on to the same weights; a long healing leaves some on its way. Knows no database and no HTTP.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from sentinel.events import CheckpointSaved, Finished, NeedsEstimated, Phase, Reporter
+from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs, check_inputs, load_inputs
 from sentinel.manifest import read_sources
 from sentinel.measuring import continue_prompts, measure
@@ -23,6 +24,7 @@ from sentinel.needs import DoesNotFit, estimate
 from sentinel.outputs import describe, write_checkpoint, write_unfinished
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
+from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
 from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
@@ -32,7 +34,9 @@ from sentinel.spec import Spec
 from sentinel.utils.checkpoints.cycle_state import (
     CHECKPOINT_FOLDER,
     METRICS_FILE,
+    TRAINING_FOLDER,
     CycleState,
+    Healing,
     load_state,
     save_state,
     spec_digest,
@@ -53,11 +57,12 @@ def run(
     resume: Path | None = None,
     allowed_roots: Sequence[Path] | None = None,
     memory_bytes: int | None = None,
+    save_interval_s: float = 60.0,
 ) -> Result:
     """Run one experiment.
 
     Writes `checkpoint/`, `result.json`, `metrics.jsonl` and `plots/` under `output`, and after each
-    cycle a folder under `output/state`.
+    cycle, and now and then while it heals, a folder under `output/state`.
 
     Args:
         spec: What to run.
@@ -66,6 +71,8 @@ def run(
         resume: A state folder of an earlier run of the same spec.
         allowed_roots: Folders that `source: path` may read from; None allows any.
         memory_bytes: What there is for the run on its device; None does not ask.
+        save_interval_s: Seconds of healing after which its state is saved, at the next of `save_every` steps;
+            0 at every one.
 
     Raises:
         SentinelError: One of its subclasses, for everything that can be foreseen.
@@ -77,7 +84,16 @@ def run(
         with tracker.phase(Phase.LOADING):
             inputs = load_inputs(spec, allowed_roots=allowed_roots, admit=partial(_admit, spec, log, memory_bytes))
             check_inputs(spec, inputs)
-        result = _Run(spec, inputs, output=output, reporter=log, tracker=tracker, resume=resume).result()
+        run_ = _Run(
+            spec,
+            inputs,
+            output=output,
+            reporter=log,
+            tracker=tracker,
+            resume=resume,
+            save_interval_s=save_interval_s,
+        )
+        result = run_.result()
         log.emit(Finished(result=result.model_dump(mode="json")))
         return result
 
@@ -102,24 +118,35 @@ class _Run:
         reporter: Reporter,
         tracker: ProgressTracker,
         resume: Path | None,
+        save_interval_s: float,
     ) -> None:
         self.spec = spec
         self.inputs = inputs
         self.output = output
         self.reporter = reporter
         self.tracker = tracker
+        self.save_interval_s = save_interval_s
         self.sources = read_sources(spec)
         self.steps = steps_per_cycle(spec.heal, inputs.training) if spec.heal else 0
         tracker.plan(cycles=spec.prune.cycles, steps_per_cycle=self.steps)
         state = load_state(resume, spec) if resume else None
         self.records = list(state.records) if state else []
         self._dense: float | None = None
+        self._healing = state.healing if state else None
+        self._training = resume / TRAINING_FOLDER if resume and self._healing else None
         self.module = PruningModule(copy.deepcopy(inputs.dense), inputs.family, kept=state.kept if state else None)
         if resume and state:
             load_weights(resume / CHECKPOINT_FOLDER, self.module.model)
             tracker.add_timings(state.timings_s)
-            tracker.advance(cuts=state.cycle, steps=state.cycle * self.steps)
-            tracker.message(f"Resumed after cycle {state.cycle} of {spec.prune.cycles}.")
+            self._tell_where(state)
+
+    def _tell_where(self, state: CycleState) -> None:
+        where, cuts, steps = f"after cycle {state.cycle}", state.cycle, state.cycle * self.steps
+        if state.healing:
+            where = f"at step {state.healing.step} of healing cycle {state.cycle + 1}"
+            cuts, steps = cuts + 1, steps + state.healing.step
+        self.tracker.advance(cuts=cuts, steps=steps)
+        self.tracker.message(f"Resumed {where} of {self.spec.prune.cycles}.")
 
     def result(self) -> Result:
         """Run the cycles that are left, then measure and export."""
@@ -143,28 +170,33 @@ class _Run:
         return result
 
     def _cycle(self, cycle: int) -> None:
+        record = self._healing.record if self._healing else self._cut(cycle)
+        if self.spec.heal:
+            record = record.model_copy(update={"loss": self._heal(record, self.spec.heal)})
+        self.records.append(record)
+        self.tracker.advance(cuts=cycle, steps=cycle * self.steps)
+        self._save()
+
+    def _cut(self, cycle: int) -> CycleRecord:
+        """Measure and prune; the record of the cycle so far."""
         with self.tracker.phase(Phase.PRUNING, cycle=cycle):
             calibration = self._calibration()
             selection = self._select(calibration, cycle)
             removed, compensation = self.module.cut(
                 calibration, selection.cut, compensation=self.spec.prune.compensation
             )
-            before = self._held_out_loss("pruned_loss")
-        self.tracker.message(f"Cycle {cycle}: {self._summary(removed)}; held-out loss {before:.4f}.")
-        after = self._heal(cycle) if self.spec.heal else before
-        self.records.append(
-            CycleRecord(
-                cycle=cycle,
-                sparsity=self.module.sparsity,
-                cost=self._cost(selection),
-                removed=removed,
-                evaluations=selection.evaluations,
-                loss_before_healing=before,
-                loss=after,
-                compensation=compensation,
-            )
+            loss = self._held_out_loss("pruned_loss")
+        self.tracker.message(f"Cycle {cycle}: {self._summary(removed)}; held-out loss {loss:.4f}.")
+        return CycleRecord(
+            cycle=cycle,
+            sparsity=self.module.sparsity,
+            cost=self._cost(selection),
+            removed=removed,
+            evaluations=selection.evaluations,
+            loss_before_healing=loss,
+            loss=loss,
+            compensation=compensation,
         )
-        self._save(cycle)
 
     def _calibration(self) -> Calibration:
         seed = self.spec.seed + len(self.records)
@@ -211,12 +243,22 @@ class _Run:
                 self.tracker.metric("dense_loss", self._dense)
         return self._dense
 
-    def _heal(self, cycle: int) -> float:
-        assert self.spec.heal is not None  # noqa: S101 - the caller checked; tells the type checker
-        tuner = FineTuner(heal=self.spec.heal, dense=self.inputs.dense)
+    def _heal(self, record: CycleRecord, heal: Heal) -> float:
+        """The held-out loss behind it."""
+        cycle = record.cycle
+        tuner = FineTuner(heal=heal, dense=self.inputs.dense)
         observer = _HealingObserver(self.tracker, cycle=cycle, steps_before=(cycle - 1) * self.steps)
+        keeper = PeriodicKeeper(partial(self._save_healing, record), interval_s=self.save_interval_s)
         with self.tracker.phase(Phase.HEALING, cycle=cycle):
-            tuner.fine_tune(self.module.model, self.inputs.training, seed=self.spec.seed + cycle, observer=observer)
+            tuner.fine_tune(
+                self.module.model,
+                self.inputs.training,
+                seed=self.spec.seed + cycle,
+                observer=observer,
+                keeper=keeper,
+                resume=self._training,
+            )
+            self._healing, self._training = None, None
             return self._held_out_loss("healed_loss")
 
     def _held_out_loss(self, name: str) -> float:
@@ -224,19 +266,28 @@ class _Run:
         self.tracker.metric(name, loss)
         return loss
 
-    def _save(self, cycle: int) -> None:
-        self.tracker.advance(cuts=cycle, steps=cycle * self.steps)
-        folder = state_folder(self.output / STATE_FOLDER, cycle)
+    def _save_healing(self, record: CycleRecord, step: int, write_training: Callable[[Path], None]) -> None:
+        self._save(Healing(record=record, step=step), write_training)
+
+    def _save(self, healing: Healing | None = None, write_training: Callable[[Path], None] | None = None) -> None:
+        cycle, step = len(self.records), healing.step if healing else None
+        folder = state_folder(self.output / STATE_FOLDER, cycle, step=step)
         state = CycleState(
             spec_sha256=spec_digest(self.spec),
             cycle=cycle,
             kept=self.module.kept,
             records=self.records,
+            healing=healing,
             timings_s=dict(self.tracker.timings_s),
         )
-        write = partial(write_unfinished, self.inputs, self.module)
-        save_state(folder, state, self.output / METRICS_FILE, write_checkpoint=write)
-        self.reporter.emit(CheckpointSaved(cycle=cycle, directory=str(folder)))
+        save_state(
+            folder,
+            state,
+            self.output / METRICS_FILE,
+            write_checkpoint=partial(write_unfinished, self.inputs, self.module),
+            write_training=write_training,
+        )
+        self.reporter.emit(CheckpointSaved(cycle=cycle, step=step, directory=str(folder)))
 
     def _result(self, dense: Measurement, pruned: PrunedMeasurement, form: str) -> Result:
         windows, length = self.inputs.evaluation.shape

@@ -182,8 +182,11 @@ class Attempt:
     def _relay(self, events: Sequence[Event]) -> None:
         """Record events in their order; a checkpoint is stored where it stands among them."""
         pending: list[Recordable] = []
+        newest = next((event for event in reversed(events) if isinstance(event, CheckpointSaved)), None)
         for event in events:
             match event:
+                case CheckpointSaved(step=int()) if event is not newest:
+                    pass  # storing takes longer than the run needs for the next one
                 case CheckpointSaved():
                     self._record(pending)
                     pending = []
@@ -207,12 +210,13 @@ class Attempt:
             self._keeper.write(partial(leases.record_events, claim=self._claim, events=events))
 
     def _keep_state(self, saved: CheckpointSaved) -> None:
-        """Store a cycle's state so that a later attempt can resume; older ones are of no more use here."""
+        """Store a state so that a later attempt can resume; older ones are of no more use here."""
         directory = self._runner.output / saved.directory
         with _storing():
             manifest = self._shelf.store_state(directory)
-        record = partial(leases.record_checkpoint, claim=self._claim, cycle=saved.cycle, manifest=manifest)
-        self._keeper.write(record)
+        self._keeper.write(
+            partial(leases.record_checkpoint, claim=self._claim, cycle=saved.cycle, step=saved.step, manifest=manifest)
+        )
         for older in directory.parent.iterdir():
             if older.name < directory.name:
                 shutil.rmtree(older)
@@ -232,7 +236,7 @@ class Attempt:
             raise _Released("drain")
 
     def _check_order(self) -> None:
-        """A job that is to stop has a little time to finish its cycle, as only whole cycles are kept."""
+        """A job that is to stop has a little time to finish its cycle, unless its state has just been kept."""
         order = self._keeper.order
         if order.command is Command.CONTINUE:
             self._asked_to_stop = None

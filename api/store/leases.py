@@ -168,16 +168,25 @@ def _shown(event: Recordable) -> dict[str, Any]:
             return {}
 
 
-def record_checkpoint(session: Session, claim: Claim, cycle: int, manifest: Sequence[ManifestFile]) -> None:
+def record_checkpoint(
+    session: Session, claim: Claim, cycle: int, manifest: Sequence[ManifestFile], *, step: int | None = None
+) -> None:
     """Make a resume state count; its files must already lie verified in the storage.
+
+    Args:
+        session: A writing transaction.
+        claim: The attempt that wrote it.
+        cycle: How many cycles are finished.
+        manifest: Its files; they take the place of those of an earlier state of the attempt after the same cycle.
+        step: How many steps the healing of the next one has done, if any.
 
     Raises:
         LeaseLost: As in `heartbeat`.
     """
     now = {"last_seq": Job.last_seq + 1, "version": Job.version + 1, "updated_at": db_now()}
     job = _update_leased(session, claim, kept_cycle=cycle, **now)
-    add_event(session, job, job.last_seq, "checkpoint", {"cycle": cycle})
-    session.add(Checkpoint(job_id=claim.job_id, cycle=cycle, token=claim.token, manifest=list(manifest)))
+    add_event(session, job, job.last_seq, "checkpoint", {"cycle": cycle} | ({} if step is None else {"step": step}))
+    session.merge(Checkpoint(job_id=claim.job_id, cycle=cycle, token=claim.token, manifest=list(manifest)))
 
 
 def succeed(session: Session, claim: Claim, result: Json, artifacts: Sequence[NewArtifact]) -> None:

@@ -232,7 +232,7 @@ class Artifact(Base):
 
 
 class Checkpoint(Base):
-    """The state after `cycle`, from which a later attempt can resume."""
+    """The newest state after `cycle` or in the healing of the next one, from which a later attempt can resume."""
 
     __tablename__ = "checkpoints"
 

@@ -269,6 +269,19 @@ def test_a_job_that_ends_without_a_result_leaves_its_last_cycle_to_its_readers(d
     assert read(database, job_id).kept_cycle == 2
 
 
+def test_a_newer_state_of_a_healing_takes_the_place_of_the_older(database):
+    job_id = accept(database)
+    taken = claim(database)
+    write(database, leases.record_checkpoint, taken, 1, MANIFEST)
+    for step in (25, 50):
+        manifest = [file | {"storage_key": f"{file['storage_key']}/{step}"} for file in KEPT]
+        write(database, leases.record_checkpoint, taken, 1, manifest, step=step)
+    with database.reading() as session:
+        assert session.scalars(select(Checkpoint.manifest).where(Checkpoint.job_id == job_id)).all() == [manifest]
+        details = [e.data for e in jobs.list_events(session, job_id, limit=99) if e.type == "checkpoint"]
+    assert details == [{"cycle": 1}, {"cycle": 1, "step": 25}, {"cycle": 1, "step": 50}]
+
+
 def test_a_pause_is_heard_and_resumed_behind_what_was_kept(database):
     job_id = accept(database)
     taken = claim(database)

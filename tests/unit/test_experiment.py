@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -48,6 +49,19 @@ class KilledAfter(Recorder):
             healing = [e for e in self.events[last_save:] if isinstance(e, MetricRecorded) and e.name == "healing_loss"]
             if len(healing) >= self.steps:
                 raise Killed
+
+
+class KilledAt(Recorder):
+    """Dies when it hears of an event."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last = last
+
+    def emit(self, event):
+        super().emit(event)
+        if event == self.last:
+            raise Killed
 
 
 def spec(**changes):
@@ -162,6 +176,29 @@ def test_a_killed_run_resumes_to_the_same_weights(finished, tmp_path, cycle, ste
     assert [record.cycle for record in resumed.cycles] == [1, 2, 3]
     assert [event.cycle for event in recorder.of(CheckpointSaved)] == list(range(cycle + 1, 4))
     assert (tmp_path / "second" / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_killed_in_its_healing_resumes_there_to_the_same_weights(tmp_path, method):
+    document = spec(prune__cycles=2, heal__steps=12, heal__save_every=4, heal__method=method)
+    whole = experiment.run(document, output=tmp_path / "whole", reporter=Recorder())
+    assert sorted(path.name for path in (tmp_path / "whole" / "state").iterdir()) == ["cycle-0001", "cycle-0002"]
+    first = KilledAt(CheckpointSaved(cycle=1, step=8, directory=str(tmp_path / "first/state/cycle-0001-step-00000008")))
+    with pytest.raises(Killed):
+        experiment.run(document, output=tmp_path / "first", reporter=first, save_interval_s=0)
+    kept = [(event.cycle, event.step) for event in first.of(CheckpointSaved)]
+    assert kept == [(0, 4), (0, 8), (0, 12), (1, None), (1, 4), (1, 8)]
+    state = Path(first.of(CheckpointSaved)[-1].directory)
+    AutoModelForCausalLM.from_pretrained(state / "checkpoint", trust_remote_code=True)
+    second = Recorder()
+    resumed = experiment.run(document, output=tmp_path / "second", reporter=second, resume=state)
+    assert_same_weights(tmp_path / "whole", tmp_path / "second")
+    assert [r.model_dump() for r in resumed.cycles] == [r.model_dump() for r in whole.cycles]
+    assert (tmp_path / "second/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+    assert [e.phase for e in second.of(PhaseStarted)][:3] == [Phase.LOADING, Phase.MEASURING, Phase.HEALING]
+    assert "Resumed at step 8 of healing cycle 2 of 2." in [event.text for event in second.of(MessageLogged)]
+    fractions = [event.fraction for event in second.of(Progressed)]
+    assert fractions == sorted(fractions)
 
 
 def test_a_killed_run_with_both_units_and_a_search_resumes_to_the_same_weights(tmp_path):

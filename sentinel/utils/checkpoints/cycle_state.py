@@ -1,4 +1,4 @@
-"""The state after a cycle, on disk: a checkpoint that any reader can load, everything else as JSON. Never pickle.
+"""The state after a cycle or in a healing, on disk: a checkpoint that any reader can load, JSON. Never pickle.
 
 A state folder appears complete or not at all: it is written beside its place, then renamed. What a checkpoint is made
 of is the writer's business.
@@ -20,16 +20,32 @@ from sentinel.spec import Spec
 STATE_FILE = "state.json"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FOLDER = "checkpoint"
+TRAINING_FOLDER = "training"
+
+
+class Healing(BaseModel):
+    """A cycle that has been cut and is being healed.
+
+    Attributes:
+        record: What is known of the cycle; its loss is that before healing.
+        step: Healing steps done.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    record: CycleRecord
+    step: int
 
 
 class CycleState(BaseModel):
-    """What a run needs, beside the weights, to go on after a cycle.
+    """What a run needs, beside the weights, to go on after a cycle or in the healing of the next.
 
     Attributes:
         spec_sha256: Digest of the spec; a state resumes only its own experiment.
         cycle: The last finished cycle, counted from 1.
         kept: Unit → per layer, the dense model's groups that are left.
         records: One per finished cycle.
+        healing: The cycle after them, if it is being healed; what that needs lies in the training folder.
         timings_s: Seconds per phase so far.
     """
 
@@ -39,6 +55,7 @@ class CycleState(BaseModel):
     cycle: int
     kept: dict[Literal["attention", "mlp"], list[list[int]]]
     records: list[CycleRecord]
+    healing: Healing | None = None
     timings_s: dict[str, float]
 
 
@@ -47,7 +64,14 @@ def spec_digest(spec: Spec) -> str:
     return hashlib.sha256(spec.model_dump_json(exclude={"name", "limits"}).encode()).hexdigest()
 
 
-def save_state(folder: Path, state: CycleState, metrics: Path, *, write_checkpoint: Callable[[Path], object]) -> None:
+def save_state(
+    folder: Path,
+    state: CycleState,
+    metrics: Path,
+    *,
+    write_checkpoint: Callable[[Path], object],
+    write_training: Callable[[Path], object] | None = None,
+) -> None:
     """Write a state folder: checkpoint, metrics so far, state. Replaces an older one of the same name.
 
     Args:
@@ -55,11 +79,15 @@ def save_state(folder: Path, state: CycleState, metrics: Path, *, write_checkpoi
         state: What the checkpoint does not say.
         metrics: File of the metrics so far.
         write_checkpoint: Writes the model into the folder that it is given, which does not exist yet.
+        write_training: Writes what a healing needs to go on into the folder that it is given.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_checkpoint(partial / CHECKPOINT_FOLDER)
+    if write_training:
+        (partial / TRAINING_FOLDER).mkdir()
+        write_training(partial / TRAINING_FOLDER)
     shutil.copyfile(metrics, partial / METRICS_FILE)
     (partial / STATE_FILE).write_text(state.model_dump_json(), encoding="utf-8")
     for path in (*partial.rglob("*"), partial):
@@ -84,9 +112,16 @@ def load_state(folder: Path, spec: Spec) -> CycleState:
     return state
 
 
-def state_folder(root: Path, cycle: int) -> Path:
-    """Where the state after `cycle` lies."""
-    return root / f"cycle-{cycle:04d}"
+def state_folder(root: Path, cycle: int, *, step: int | None = None) -> Path:
+    """Where the state after `cycle` lies, or `step` steps into the healing of the next; names sort as they come."""
+    return root / (f"cycle-{cycle:04d}" if step is None else f"cycle-{cycle:04d}-step-{step:08d}")
+
+
+def drop_superseded(newest: Path) -> None:
+    """Remove the states in a healing that are older than `newest`, which lies beside them."""
+    for folder in newest.parent.glob("cycle-*-step-*"):
+        if folder.name < newest.name:
+            shutil.rmtree(folder)
 
 
 def _fsync(path: Path) -> None:

@@ -2,7 +2,14 @@ import pytest
 
 from sentinel.errors import CheckpointInvalid
 from sentinel.spec import parse_spec
-from sentinel.utils.checkpoints.cycle_state import CycleState, load_state, save_state, spec_digest, state_folder
+from sentinel.utils.checkpoints.cycle_state import (
+    CycleState,
+    drop_superseded,
+    load_state,
+    save_state,
+    spec_digest,
+    state_folder,
+)
 
 DOCUMENT = {"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.25}}}
 
@@ -72,3 +79,25 @@ def test_damage_is_noticed(saved):
     (folder / "state.json").write_text("{")
     with pytest.raises(CheckpointInvalid, match="Cannot read"):
         load_state(folder, spec)
+
+
+def test_states_sort_as_they_come_and_those_in_a_healing_are_superseded(tmp_path):
+    order = [(0, 5), (0, 10), (1, None), (1, 5), (1, 100), (2, None)]
+    folders = [state_folder(tmp_path, cycle, step=step) for cycle, step in order]
+    assert sorted(folders) == folders
+    for folder in folders:
+        folder.mkdir()
+    drop_superseded(folders[4])
+    assert sorted(tmp_path.iterdir()) == [folders[2], *folders[4:]]
+
+
+def test_what_a_healing_needs_lies_in_its_own_folder(saved, tmp_path):
+    folder, _, state = saved
+    save_state(
+        state_folder(folder.parent, 2, step=7),
+        state,
+        tmp_path / "metrics.jsonl",
+        write_checkpoint=checkpoint_of("{}"),
+        write_training=lambda training: (training / "moments").write_text("m"),
+    )
+    assert (folder.parent / "cycle-0002-step-00000007/training/moments").read_text() == "m"
