@@ -159,7 +159,7 @@ def cancel(
 ) -> JobView:
     """A job that no worker holds is cancelled at once; a running one is `cancelling` until its worker has stopped.
 
-    What its last whole cycle left can then be downloaded. Asked again, the shorter grace counts.
+    What its last kept state has can then be downloaded. Asked again, the shorter grace counts.
     """
     grace_s = resources.settings.grace_s if grace_s is None else grace_s
     return _answer(response, service.cancel(session, caller, job_id, settings=resources.settings, grace_s=grace_s))
@@ -213,7 +213,7 @@ def retry(
     background: BackgroundTasks,
     start: Annotated[
         Literal["checkpoint", "start"],
-        Query(alias="from", description="Behind the last cycle that the job kept, or from the start."),
+        Query(alias="from", description="From the last state that the job kept, or from the start."),
     ] = "checkpoint",
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:

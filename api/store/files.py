@@ -47,8 +47,8 @@ def publish(session: Session, job_id: str, token: int, artifacts: Iterable[NewAr
     session.add_all(Artifact(id=new_id("art"), job_id=job_id, token=token, **vars(new)) for new in artifacts)
 
 
-def publish_last_cycle(session: Session, job_id: str) -> None:
-    """Let readers see what is left of a job that ends without a result: the state after its last whole cycle."""
+def publish_newest_state(session: Session, job_id: str) -> None:
+    """Let readers see what is left of a job that ends without a result: its newest state."""
     kept = newest_checkpoint(session, job_id)
     if kept is None:
         return

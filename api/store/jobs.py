@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.store.errors import DeadlineInvalid, IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
-from api.store.files import newest_checkpoint, publish_last_cycle
+from api.store.files import newest_checkpoint, publish_newest_state
 from api.store.models import Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
 from api.store.placement import ANY_DEVICE, Demand
 from api.store.states import LEASED, TRANSITIONS, State, allowed_from, is_terminal
@@ -234,7 +234,7 @@ def request_cancel(session: Session, tenant: str, job_id: str, *, grace_s: float
     if job.state in LEASED:
         return move(session, job, State.CANCELLING, reason="cancel requested", grace_s=grace_s)
     if State.CANCELLED in TRANSITIONS[job.state]:
-        publish_last_cycle(session, job.id)
+        publish_newest_state(session, job.id)
     return move(session, job, State.CANCELLED, reason="cancel requested")
 
 

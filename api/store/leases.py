@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.errors import LeaseLost
-from api.store.files import NewArtifact, newest_checkpoint, publish, publish_last_cycle
+from api.store.files import NewArtifact, newest_checkpoint, publish, publish_newest_state
 from api.store.models import Attempt, Checkpoint, Job, Json, ManifestFile, Metric, Outcome
 from api.store.placement import ANYTHING, Offer, due, fits
 from api.store.states import LEASED, State
@@ -266,7 +266,7 @@ def leave(
     if to == State.FAILED:
         values["error"] = error
     if to in (State.FAILED, State.CANCELLED):
-        publish_last_cycle(session, job.id)
+        publish_newest_state(session, job.id)
     return move(session, job, to, reason=reason, phase=None, lease_owner=None, lease_expires_at=None, **values)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.errors import DeadlineExceeded, WorkerLost
-from api.store.files import publish_last_cycle
+from api.store.files import publish_newest_state
 from api.store.leases import after_failure, leave
 from api.store.models import Job, JobEvent, Outcome
 from api.store.placement import due
@@ -60,7 +60,7 @@ def _locked(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Job]
 def _miss_deadline(session: Session, job: Job) -> None:
     missed = DeadlineExceeded()
     error = {**missed.as_dict(), "log_tail": _last_words(session, job)}
-    publish_last_cycle(session, job.id)
+    publish_newest_state(session, job.id)
     move(session, job, State.FAILED, reason=missed.message, error=error)
 
 

@@ -1,0 +1,32 @@
+import pytest
+
+from sentinel.errors import SpecInvalid
+from sentinel.spec import parse_spec
+
+
+def heal(**settings):
+    return parse_spec({"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.5}}, "heal": settings}).heal
+
+
+def test_a_level_that_recovers_is_the_default():
+    assert heal().stability_level == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "cross_entropy", "teacher_top_k": 8}, "need `loss: distill`"),
+        ({"loss": "cross_entropy", "hidden_weight": 1}, "need `loss: distill`"),
+        ({"teacher_top_k": 8, "hidden_weight": 1}, "leave `teacher_top_k` out"),
+        ({"patience": 3}, "`evaluate_every`"),
+        ({"stability_level": 4}, "0, 1, 2 or 3"),
+        ({"precision": "int8"}, "float16"),
+        ({"lora": {"rank": 0}}, "greater than or equal to 1"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(settings, message):
+    with pytest.raises(SpecInvalid) as raised:
+        heal(**settings)
+    (error,) = raised.value.errors
+    assert message in error.message
+    assert error.pointer.startswith("/heal")
