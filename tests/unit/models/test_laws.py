@@ -16,7 +16,7 @@ from sentinel.models.optimized.surgery import apply_removal
 from sentinel.spec import PathModel
 from tests.unit.models.conftest import CONFIGS, UNITS, close, make_loaded, survivors
 
-NEW_TOKENS = 3
+NEW_TOKENS = 2
 TOKENS = torch.randint(1, 30, (2, 9), generator=torch.Generator().manual_seed(2))
 Removal = Mapping[str, Mapping[int, Sequence[int]]]
 

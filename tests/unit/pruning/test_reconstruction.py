@@ -29,7 +29,7 @@ def trained():
     texts = load_documents(source, allowed_roots=None)
     windows = [
         pack_windows(some, loaded.tokenizer, sequence_length=64, limit=limit)
-        for some, limit in ((texts.train, 64), (texts.evaluation, 32))
+        for some, limit in ((texts.train, 32), (texts.evaluation, 16))
     ]
     return loaded.model, *windows
 
