@@ -8,6 +8,7 @@ from sentinel.errors import TrainingDiverged
 from sentinel.heal_spec import Heal
 from sentinel.models.evaluation import mean_loss
 from sentinel.pruning.fine_tuning.fine_tuner import steps_per_cycle
+from sentinel.pruning.fine_tuning.optimization import factors_of_groups
 from tests.unit.pruning.fine_tuning.healing import heal, same_weights
 
 
@@ -124,22 +125,30 @@ def test_the_rate_rises_and_falls_as_the_schedule_says(pruned, windows, monkeypa
     assert rates[-1] == pytest.approx(last, abs=1e-3)
 
 
-def test_some_slices_learn_faster(pruned, windows):
-    """As if the whole parameter had that rate: what the first step changes is proportional to it."""
+def test_some_groups_learn_faster(pruned, family, windows):
+    """Their first step is so many times as long, as if the whole model had that rate; the others' is not."""
     model, dense = pruned
     plain, start = copy.deepcopy(model), copy.deepcopy(model)
-    matrix = next(p for p in model.parameters() if p.ndim == 2)
-    factors = torch.ones(len(matrix), 1)
-    factors[3] = 5
-    settings = {"steps": 1, "warmup_fraction": 0, "schedule": "constant"}
+    settings = {"steps": 1, "warmup_fraction": 0, "schedule": "constant", "weight_decay": 0}
     heal(plain, dense, windows, **settings)
-    heal(model, dense, windows, factors={matrix: factors}, **settings)
-    (changed, usual) = (
-        next(p for p in m.parameters() if p.ndim == 2) - next(p for p in start.parameters() if p.ndim == 2)
-        for m in (model, plain)
-    )
-    assert usual[3].norm() > 0
-    torch.testing.assert_close(changed, usual * factors, rtol=1e-3, atol=1e-6)
+    factors = factors_of_groups(model, family, {"attention": {1: [0, 2]}, "mlp": {0: [3]}}, 5.0)
+    heal(model, dense, windows, factors=factors, **settings)
+
+    def moved(healed, layer, unit, group):
+        """By how much each of the group's slices has."""
+        site = family.site(healed, layer, unit)
+        now, then = (family.group_weights(m, site, group) for m in (healed, start))
+        return torch.tensor([float((a - b).norm()) for a, b in zip(now, then, strict=True)])
+
+    for layer, unit, group, factor in [
+        (1, "attention", 0, 5),
+        (1, "attention", 1, 1),
+        (0, "mlp", 3, 5),
+        (0, "mlp", 4, 1),
+    ]:
+        usual = moved(plain, layer, unit, group)
+        assert usual.min() > 0
+        torch.testing.assert_close(moved(model, layer, unit, group), factor * usual, rtol=1e-3, atol=1e-6)
 
 
 def test_weights_of_a_smaller_type_stay_of_it(pruned, windows):

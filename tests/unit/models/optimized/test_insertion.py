@@ -1,0 +1,63 @@
+"""Law 6: a group that comes back changes no logit, in any family; and it can learn."""
+
+import copy
+
+import pytest
+import torch
+
+from sentinel.models.optimized.insertion import insert_groups
+from sentinel.models.optimized.surgery import apply_removal
+from tests.unit.models.conftest import CONFIGS, UNITS, make_loaded, survivors
+
+TOKENS = torch.randint(1, 30, (2, 9), generator=torch.Generator().manual_seed(2))
+
+
+def cut_and_trained(variant):
+    """The dense model and one that lost groups, a layer all of them, and whose weights have moved since."""
+    dense, _, family = make_loaded(variant)
+    groups, neurons = (range(family.dense_count(dense.config, unit)) for unit in UNITS)
+    removed = {"attention": {0: [0], 1: groups}, "mlp": {0: [1, 5], 2: neurons}}
+    model = copy.deepcopy(dense)
+    kept = survivors(family, model, removed)
+    apply_removal(model, family, removed)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + 0.05 * torch.rand(parameter.shape, generator=generator))
+    return model, dense, family, kept
+
+
+@pytest.mark.parametrize("variant", CONFIGS)
+def test_law_6_a_group_that_comes_back_changes_no_logit(variant):
+    model, dense, family, kept = cut_and_trained(variant)
+    before, untouched = model(TOKENS).logits.detach(), dense(TOKENS).logits.detach()
+    last = family.dense_count(dense.config, "attention") - 1
+    grown = {"attention": {0: [0], 1: [last]}, "mlp": {0: [5], 2: [0, 7]}}
+    bigger, after = insert_groups(model, dense, family, kept=kept, grown=grown)
+    assert (bigger(TOKENS).logits - before).abs().max() <= 1e-5 * max(1.0, float(before.abs().max()))
+    assert after["attention"][1] == [last]
+    assert after["mlp"][0] == sorted({*kept["mlp"][0], 5})
+    assert {unit: family.counts(bigger, unit) for unit in UNITS} == {u: list(map(len, after[u])) for u in UNITS}
+    assert torch.equal(model(TOKENS).logits, before)
+    assert torch.equal(dense(TOKENS).logits, untouched)
+
+
+def test_it_has_its_removed_weights_but_no_output_and_a_step_moves_that():
+    model, dense, family, kept = cut_and_trained("llama-gqa")
+    bigger, after = insert_groups(model, dense, family, kept=kept, grown={"mlp": {0: [5]}})
+    place = after["mlp"][0].index(5)
+    *inner, output = (part.weight_of(place, num_groups=len(after["mlp"][0])) for part in family.parts(bigger, 0, "mlp"))
+    neurons = family.dense_count(dense.config, "mlp")
+    expected = [part.weight_of(5, num_groups=neurons) for part in family.parts(dense, 0, "mlp")]
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(inner, expected, strict=False))
+    assert not output.any()
+    weight = family.parts(bigger, 0, "mlp")[-1].module.weight.requires_grad_(True)
+    bigger(TOKENS).logits.logsumexp(-1).sum().backward()
+    assert weight.grad[:, place].abs().sum() > 0
+
+
+@pytest.mark.parametrize("groups", [[0], [1, 1], [99]])
+def test_what_is_there_or_never_was_is_refused(groups):
+    model, dense, family, kept = cut_and_trained("llama-gqa")
+    with pytest.raises(ValueError, match=r"already|Cannot keep"):
+        insert_groups(model, dense, family, kept=kept, grown={"mlp": {0: groups}})
