@@ -68,6 +68,7 @@ def result_table(result: Result) -> Table:
         change = f"{(after / before - 1) * 100:+.1f} %" if before else ""
         table.add_row(label, format(before, form), format(after, form), change)
     table.add_row("KL(dense ‖ pruned), nats/token", "", f"{result.pruned.kl_to_dense:.4f}", "")
+    table.add_row("same first choice as dense", "", f"{result.pruned.agreement:.1%}", "")
     return table
 
 

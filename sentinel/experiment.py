@@ -162,6 +162,7 @@ class _Run:
         with self.tracker.phase(Phase.EVALUATING):
             dense, pruned = measure(self.inputs, self.module.model, self.spec.evaluate, dense_samples=dense_samples)
             self.tracker.metric("kl_to_dense", pruned.kl_to_dense)
+            self.tracker.metric("agreement", pruned.agreement)
         with self.tracker.phase(Phase.EXPORTING):
             form = write_checkpoint(self.spec, self.inputs, self.module, self.output / CHECKPOINT_FOLDER)
         result = self._result(dense, pruned, form)

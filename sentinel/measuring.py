@@ -17,7 +17,7 @@ SAMPLE_TOKENS = 40
 def measure(
     inputs: Inputs, pruned: PreTrainedModel, evaluate: Evaluate, *, dense_samples: list[str]
 ) -> tuple[Measurement, PrunedMeasurement]:
-    """Loss, size, cache, latency and samples of both models, and the divergence between them.
+    """Loss, size, cache, latency and samples of both models, the divergence between them and their agreement.
 
     Raises:
         LossNotFinite: As `compare` says.
@@ -29,7 +29,9 @@ def measure(
     of_pruned = _measurement(pruned, inputs.family, losses.pruned_loss, latencies[1], samples)
     return (
         _measurement(dense, inputs.family, losses.dense_loss, latencies[0], dense_samples),
-        PrunedMeasurement(**of_pruned.model_dump(), kl_to_dense=losses.kl_to_dense),
+        PrunedMeasurement(
+            **of_pruned.model_dump(), kl_to_dense=losses.kl_to_dense, agreement=losses.agreement
+        ),
     )
 
 

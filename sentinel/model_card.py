@@ -110,7 +110,8 @@ def _comparison(result: Result) -> str:
     dense, pruned = result.dense, result.pruned
     rows = [[name, text.format(a), text.format(b), _change(a, b)] for name, text, a, b in _measures(dense, pruned)]
     kl = ["KL(dense ‖ pruned), nats per token", "", f"{pruned.kl_to_dense:.4f}", ""]
-    return _table(["", "dense", "pruned", "change"], [*rows[:2], kl, *rows[2:]])
+    agreement = ["same first choice as the dense model", "", f"{pruned.agreement:.1%}", ""]
+    return _table(["", "dense", "pruned", "change"], [*rows[:2], kl, agreement, *rows[2:]])
 
 
 def _measures(dense: Measurement, pruned: Measurement) -> list[tuple[str, str, float, float]]:

@@ -37,9 +37,15 @@ class Measurement(_Value):
 
 
 class PrunedMeasurement(Measurement):
-    """The pruned model; `kl_to_dense` is KL(dense ‖ pruned) in nats per token on the same text."""
+    """The pruned model, and how far it is from the dense one on the same text.
+
+    Attributes:
+        kl_to_dense: KL(dense ‖ pruned), nats per token.
+        agreement: Share of the predictions in which both models rank the same next token first.
+    """
 
     kl_to_dense: float
+    agreement: float
 
 
 class LayerCompensation(_Value):

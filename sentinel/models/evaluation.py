@@ -1,4 +1,4 @@
-"""Measures models under one protocol: loss, KL to the dense model, size and cache.
+"""Measures models under one protocol: loss, KL to the dense model and agreement with it, size and cache.
 
 Knows models and windows of tokens; knows nothing of pruning.
 """
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from sentinel.data.loaders.windows import token_batches
 from sentinel.errors import LossNotFinite
 from sentinel.models.families.base import Family
-from sentinel.utils.metrics import kl_divergences, next_token_losses
+from sentinel.utils.metrics import agreements, kl_divergences, next_token_losses
 
 PROTOCOL = "Mean next-token cross-entropy in nats over windows of sequence_length, no overlap, BOS + document streams."
 MAX_LOSS = 700.0
@@ -21,11 +21,19 @@ MAX_LOSS = 700.0
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two models on the same windows, in nats per token."""
+    """Two models on the same windows.
+
+    Attributes:
+        dense_loss: Nats per token.
+        pruned_loss: Nats per token.
+        kl_to_dense: KL(dense ‖ pruned), nats per token.
+        agreement: Share of the positions at which both rank the same next token first.
+    """
 
     dense_loss: float
     pruned_loss: float
     kl_to_dense: float
+    agreement: float
 
 
 @torch.no_grad()
@@ -46,12 +54,12 @@ def mean_loss(model: PreTrainedModel, windows: torch.Tensor) -> float:
 
 @torch.no_grad()
 def compare(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tensor) -> Comparison:
-    """Both losses and KL(dense ‖ pruned) in one pass over (windows, sequence_length) tokens.
+    """Both losses, KL(dense ‖ pruned) and the agreement in one pass over (windows, sequence_length) tokens.
 
     Raises:
         LossNotFinite: One of them is infinite or not a number.
     """
-    sums = torch.zeros(3, dtype=torch.float64, device=windows.device)
+    sums = torch.zeros(4, dtype=torch.float64, device=windows.device)
     for batch in token_batches(windows):
         dense_logits = dense(input_ids=batch, use_cache=False).logits
         pruned_logits = pruned(input_ids=batch, use_cache=False).logits
@@ -60,10 +68,12 @@ def compare(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tens
                 next_token_losses(dense_window, tokens),
                 next_token_losses(pruned_window, tokens),
                 kl_divergences(dense_window, pruned_window),
+                agreements(dense_window, pruned_window),
             )
             sums += torch.stack([term.double().sum() for term in terms])
-    dense_loss, pruned_loss, kl = map(_finite, (sums / _predicted_tokens(windows)).tolist())
-    return Comparison(dense_loss=dense_loss, pruned_loss=pruned_loss, kl_to_dense=kl)
+    *losses, agreement = (sums / _predicted_tokens(windows)).tolist()
+    dense_loss, pruned_loss, kl = map(_finite, losses)
+    return Comparison(dense_loss=dense_loss, pruned_loss=pruned_loss, kl_to_dense=kl, agreement=agreement)
 
 
 def count_parameters(model: PreTrainedModel) -> int:

@@ -1,4 +1,4 @@
-"""Losses on logits, shifted and without padding. Knows tensors, no model."""
+"""Losses and agreement on logits, shifted and without padding. Knows tensors, no model."""
 
 import torch
 from torch.nn import functional
@@ -55,3 +55,15 @@ def top_k_kl_divergences(likely: torch.Tensor, indices: torch.Tensor, pruned_log
 def _rest(log_probabilities: torch.Tensor) -> torch.Tensor:
     """What some probabilities leave of 1; never 0, so that its logarithm is finite."""
     return (1 - log_probabilities.exp().sum(-1)).clamp_min(torch.finfo(torch.float32).eps)
+
+
+def agreements(dense_logits: torch.Tensor, pruned_logits: torch.Tensor) -> torch.Tensor:
+    """Where both models rank the same next token first.
+
+    Both inputs are (batch, time, vocabulary); the same positions count as in `kl_divergences`.
+
+    Returns:
+        bool (batch, time − 1).
+    """
+    dense, pruned = (logits.argmax(-1)[:, :-1] for logits in (dense_logits, pruned_logits))
+    return dense == pruned

@@ -124,6 +124,7 @@ def test_the_result_tells_what_was_done(finished):
     assert result.pruned.parameters < result.dense.parameters
     assert result.pruned.kv_bytes_per_token * 2 == result.dense.kv_bytes_per_token
     assert result.pruned.kl_to_dense > 0
+    assert 0.5 < result.pruned.agreement < 1
     assert result.cycles[0].loss < result.cycles[0].loss_before_healing
     assert all(item.error_after <= item.error_before for record in result.cycles for item in record.compensation)
     assert set(result.timings_s) >= {"loading", "pruning", "healing", "evaluating", "exporting"}
@@ -250,6 +251,7 @@ def test_nothing_removed_changes_nothing(tmp_path):
         spec(heal=None, prune__target__sparsity=0.0, prune__cycles=1), output=tmp_path, reporter=Recorder()
     )
     assert result.pruned.kl_to_dense == pytest.approx(0, abs=1e-6)
+    assert result.pruned.agreement == 1
     assert result.pruned.loss == result.dense.loss
     assert result.export_form == "stock"
 

@@ -28,7 +28,7 @@ def test_the_loss_is_that_of_transformers_over_all_windows_at_once(models, windo
     assert mean_loss(models[0], windows) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_comparison_holds_both_losses_and_the_kl(models, windows):
+def test_a_comparison_holds_both_losses_the_kl_and_the_agreement(models, windows):
     dense, pruned = models
     comparison = compare(dense, pruned, windows)
     assert comparison.dense_loss == pytest.approx(mean_loss(dense, windows))
@@ -36,7 +36,17 @@ def test_a_comparison_holds_both_losses_and_the_kl(models, windows):
     with torch.no_grad():
         p, q = (model(input_ids=windows).logits[:, :-1].log_softmax(-1).double() for model in models)
     assert comparison.kl_to_dense == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-4)
-    assert compare(dense, dense, windows).kl_to_dense == pytest.approx(0, abs=1e-7)
+    same = [
+        sorted(range(31), key=p[window, place].tolist().__getitem__)[-1]
+        == sorted(range(31), key=q[window, place].tolist().__getitem__)[-1]
+        for window in range(5)
+        for place in range(1499)
+    ]
+    assert 0 < sum(same) < len(same)
+    assert comparison.agreement == pytest.approx(sum(same) / len(same))
+    itself = compare(dense, dense, windows)
+    assert itself.kl_to_dense == pytest.approx(0, abs=1e-7)
+    assert itself.agreement == 1
 
 
 def test_sizes_are_counted_on_what_is_there(models):

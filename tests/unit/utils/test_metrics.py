@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from sentinel.utils.metrics import kl_divergences, next_token_losses
+from sentinel.utils.metrics import agreements, kl_divergences, next_token_losses
 
 
 def test_losses_are_shifted():
@@ -27,3 +27,9 @@ def test_kl_equals_its_definition_and_vanishes_for_equals():
     p, q = dense.softmax(-1), pruned.softmax(-1)
     torch.testing.assert_close(kl_divergences(dense, pruned), (p * (p / q).log()).sum(-1)[:, :-1])
     assert kl_divergences(dense, dense).abs().max() < 1e-6
+
+
+def test_models_agree_where_their_first_choices_do_and_the_last_position_does_not_count():
+    dense = torch.eye(4)[torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]])]
+    pruned = torch.eye(4)[torch.tensor([[0, 2, 2, 0], [1, 2, 1, 0]])] + 5
+    assert agreements(dense, pruned).tolist() == [[True, False, True], [False, True, True]]
