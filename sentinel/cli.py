@@ -68,7 +68,8 @@ def run(
     from sentinel import experiment
 
     logging.disable_progress_bar()
-    with ProgressDisplay(Console(stderr=True)) as display:
+    # A file of its own, as lm_eval's output is led away from sys.stderr.
+    with ProgressDisplay(Console(file=sys.stderr)) as display:
         result = experiment.run(spec, output=output, reporter=_LocalRun(display), resume=state)
     _show(result, as_json=as_json)
 

@@ -69,6 +69,8 @@ def result_table(result: Result) -> Table:
         table.add_row(label, format(before, form), format(after, form), change)
     table.add_row("KL(dense ‖ pruned), nats/token", "", f"{result.pruned.kl_to_dense:.4f}", "")
     table.add_row("same first choice as dense", "", f"{result.pruned.agreement:.1%}", "")
+    for found in result.tasks:
+        table.add_row(f"{found.task}, {found.metric}", *found.cells())
     return table
 
 

@@ -15,7 +15,7 @@ from sentinel.events import CheckpointSaved, Finished, NeedsEstimated, Phase, Re
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs, check_inputs, load_inputs
 from sentinel.manifest import read_sources
-from sentinel.measuring import continue_prompts, measure
+from sentinel.measuring import continue_prompts, measure, task_results
 from sentinel.model_shape import read_shape
 from sentinel.models.evaluation import PROTOCOL, mean_loss
 from sentinel.models.families.base import Unit
@@ -29,7 +29,7 @@ from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
 from sentinel.pruning.schedule import progress_at
-from sentinel.result import CostRecord, CycleRecord, Measurement, Protocol, PrunedMeasurement, Result
+from sentinel.result import CostRecord, CycleRecord, Measurement, Protocol, PrunedMeasurement, Result, TaskResult
 from sentinel.spec import Spec
 from sentinel.utils.checkpoints.cycle_state import (
     CHECKPOINT_FOLDER,
@@ -151,8 +151,9 @@ class _Run:
     def result(self) -> Result:
         """Run the cycles that are left, then measure and export."""
         with self.tracker.phase(Phase.MEASURING):
-            # First, because a prompt that is too long must not fail the run at its end.
+            # First, because a prompt that is too long or a broken task must not fail the run at its end.
             dense_samples = continue_prompts(self.inputs.dense, self.inputs.tokenizer, self.spec.evaluate)
+            dense_scores = self.inputs.tasks.scores(self.inputs.dense, self.inputs.tokenizer)
             if not self.records:
                 self._dense_loss()
         for cycle in range(len(self.records) + 1, self.spec.prune.cycles + 1):
@@ -163,9 +164,10 @@ class _Run:
             dense, pruned = measure(self.inputs, self.module.model, self.spec.evaluate, dense_samples=dense_samples)
             self.tracker.metric("kl_to_dense", pruned.kl_to_dense)
             self.tracker.metric("agreement", pruned.agreement)
+            tasks = task_results(dense_scores, self.inputs.tasks.scores(self.module.model, self.inputs.tokenizer))
         with self.tracker.phase(Phase.EXPORTING):
             form = write_checkpoint(self.spec, self.inputs, self.module, self.output / CHECKPOINT_FOLDER)
-        result = self._result(dense, pruned, form)
+        result = self._result(dense, pruned, tasks, form)
         (self.output / RESULT_FILE).write_text(result.model_dump_json(indent=2), encoding="utf-8")
         describe(self.spec, self.inputs, self.module, result, sources=self.sources, output=self.output)
         return result
@@ -290,11 +292,12 @@ class _Run:
         )
         self.reporter.emit(CheckpointSaved(cycle=cycle, step=step, directory=str(folder)))
 
-    def _result(self, dense: Measurement, pruned: PrunedMeasurement, form: str) -> Result:
+    def _result(self, dense: Measurement, pruned: PrunedMeasurement, tasks: list[TaskResult], form: str) -> Result:
         windows, length = self.inputs.evaluation.shape
         return Result(
             dense=dense,
             pruned=pruned,
+            tasks=tasks,
             cycles=self.records,
             removed=self.module.removed,
             export_form=form,

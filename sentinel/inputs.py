@@ -17,6 +17,7 @@ from sentinel.models.families.base import Family
 from sentinel.models.loaders.load import load_model
 from sentinel.models.optimized.export import resolve_form
 from sentinel.models.optimized.gguf import check_gguf
+from sentinel.models.task_evaluation import Tasks, load_tasks
 from sentinel.prune_spec import Prune
 from sentinel.pruning.fine_tuning.fine_tuner import sequences_per_step
 from sentinel.pruning.pruning_module import PruningModule
@@ -35,17 +36,20 @@ class Inputs:
     training: torch.Tensor
     evaluation: torch.Tensor
     text: str
+    tasks: Tasks
 
 
 def load_inputs(
     spec: Spec, *, allowed_roots: Sequence[Path] | None, admit: Callable[[Path], None] = lambda _: None
 ) -> Inputs:
-    """Load the model, once `admit` has seen its folder, and pack the text.
+    """Load the tasks, the model, once `admit` has seen its folder, and pack the text.
 
     Raises:
-        SentinelError: As `load_model`, `load_documents` and `pack_windows` say; or the windows are too long.
+        SentinelError: As `load_tasks`, `load_model`, `load_documents` and `pack_windows` say; or the windows are
+            too long.
     """
     device = resolve_device(spec.device)
+    tasks = load_tasks(spec.evaluate, device=device, allowed_roots=allowed_roots)
     dense, tokenizer, family = load_model(
         spec.model, device=device, dtype=spec.model.dtype, allowed_roots=allowed_roots, admit=admit
     )
@@ -61,6 +65,7 @@ def load_inputs(
         training=training.to(device),
         evaluation=evaluation.to(device),
         text=documents.description,
+        tasks=tasks,
     )
 
 

@@ -65,11 +65,13 @@ class Sources(_Value):
         commit: The model's on the hub, if it came from there.
         model: sha256 by file name.
         text: sha256 by use (`train`, `evaluation`), where the text came from local files.
+        tasks: sha256 by name of the task files.
     """
 
     commit: str | None
     model: dict[str, str]
     text: dict[str, str]
+    tasks: dict[str, str]
 
 
 class Tokens(_Value):
@@ -115,6 +117,7 @@ def read_sources(spec: Spec) -> Sources:
         commit=folder.name if isinstance(model, HubModel) else None,
         model=_digests(folder, files),
         text={use: _sha256(Path(file).expanduser()) for use, file in texts.items() if file},
+        tasks={Path(file).name: _sha256(Path(file).expanduser()) for file in spec.evaluate.task_files},
     )
 
 
@@ -133,8 +136,7 @@ def write_manifest(
     others = (file for file in checkpoint.rglob("*") if file.name != MANIFEST_FILE)
     manifest = Manifest(
         spec=_without_folders(run.spec),
-        versions={name: version(package) for name, package in _PACKAGES.items()}
-        | {"python": platform.python_version()},
+        versions=_versions(run.result),
         machine=_machine(device),
         sources=sources,
         tokens={use: _tokens(array) for use, array in windows.items()},
@@ -153,11 +155,17 @@ def ranges(groups: Sequence[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
+def _versions(result: Result) -> dict[str, str]:
+    packages = {**_PACKAGES, **({"lm_eval": "lm_eval"} if result.tasks else {})}
+    return {name: version(package) for name, package in packages.items()} | {"python": platform.python_version()}
+
+
 def _without_folders(spec: Spec) -> dict[str, Any]:
     document = spec.model_dump(mode="json")
     for section, key in (("model", "path"), ("data", "train"), ("data", "evaluation")):
         if document[section]["source"] == "path" and document[section].get(key):
             document[section][key] = Path(document[section][key]).name
+    document["evaluate"]["task_files"] = [Path(file).name for file in spec.evaluate.task_files]
     return document
 
 

@@ -7,7 +7,8 @@ from sentinel.models.evaluation import compare, count_parameters, kv_bytes_per_t
 from sentinel.models.families.base import UNITS, Family
 from sentinel.models.loaders.tokenizer import generate
 from sentinel.models.optimized.inference_benchmark import forward_latency
-from sentinel.result import GroupCounts, Measurement, PrunedMeasurement
+from sentinel.models.task_evaluation import Scores
+from sentinel.result import GroupCounts, Measurement, PrunedMeasurement, TaskResult
 from sentinel.spec import Evaluate
 
 # Length of the sample continuations, in tokens.
@@ -29,15 +30,30 @@ def measure(
     of_pruned = _measurement(pruned, inputs.family, losses.pruned_loss, latencies[1], samples)
     return (
         _measurement(dense, inputs.family, losses.dense_loss, latencies[0], dense_samples),
-        PrunedMeasurement(
-            **of_pruned.model_dump(), kl_to_dense=losses.kl_to_dense, agreement=losses.agreement
-        ),
+        PrunedMeasurement(**of_pruned.model_dump(), kl_to_dense=losses.kl_to_dense, agreement=losses.agreement),
     )
 
 
 def continue_prompts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, evaluate: Evaluate) -> list[str]:
     """Greedy continuations of the spec's prompts."""
     return generate(model, tokenizer, evaluate.prompts, max_new_tokens=SAMPLE_TOKENS) if evaluate.prompts else []
+
+
+def task_results(dense: Scores, pruned: Scores) -> list[TaskResult]:
+    """Both models' scores on the same tasks, metric by metric."""
+    return [
+        TaskResult(
+            task=task,
+            metric=metric,
+            documents=score.documents,
+            higher_is_better=score.higher_is_better,
+            dense=score.value,
+            pruned=pruned[task, metric].value,
+            dense_stderr=score.stderr,
+            pruned_stderr=pruned[task, metric].stderr,
+        )
+        for (task, metric), score in dense.items()
+    ]
 
 
 def _measurement(

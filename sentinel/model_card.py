@@ -55,6 +55,7 @@ def write_card(checkpoint: Path, run: Run, *, plots: Path) -> None:
     spec, result = run.spec, run.result
     sections = {
         "Before and after": _comparison(result),
+        "Tasks": _tasks(spec, result),
         "Evaluation protocol": _protocol(result),
         "What was done": _deeds(spec, result),
         "What is left of each layer": _layers(run),
@@ -129,6 +130,16 @@ def _measures(dense: Measurement, pruned: Measurement) -> list[tuple[str, str, f
 
 def _change(dense: float, pruned: float) -> str:
     return f"{(pruned - dense) / dense:+.1%}" if dense else ""
+
+
+def _tasks(spec: Spec, result: Result) -> str:
+    if not result.tasks:
+        return ""
+    rows = [[_plain(found.task), found.metric, f"{found.documents:,}", *found.cells()] for found in result.tasks]
+    of_each = "" if spec.evaluate.task_limit is None else f", the first {spec.evaluate.task_limit:,} documents of each"
+    return f"Both models, by lm_eval{of_each}; ± is the standard error.\n\n" + _table(
+        ["task", "metric", "documents", "dense", "pruned", "change"], rows
+    )
 
 
 def _protocol(result: Result) -> str:

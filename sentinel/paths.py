@@ -38,3 +38,16 @@ def check_folder_roots(path: str | Path, roots: Sequence[Path] | None) -> Path:
     for file in folder.iterdir() if folder.is_dir() else ():
         check_roots(file, roots)
     return folder
+
+
+def check_task_files(files: Sequence[str], roots: Sequence[Path] | None) -> None:
+    """Refuse task files of lm_eval, which can name any function to be run, where roots say that specs are strangers'.
+
+    Raises:
+        PathNotAllowed: There are files and roots.
+    """
+    if files and roots is not None:
+        raise PathNotAllowed(
+            "Task files can run code, so this service takes none.",
+            next_step="Name tasks that ship with lm_eval in `evaluate.tasks`, or run the spec with `sentinel run`.",
+        )

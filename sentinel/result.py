@@ -48,6 +48,41 @@ class PrunedMeasurement(Measurement):
     agreement: float
 
 
+class TaskResult(_Value):
+    """One metric of a task of lm_eval, of both models.
+
+    Attributes:
+        task: Name of the task or group.
+        metric: lm_eval's name of it; `metric,filter` where it is taken behind a filter.
+        documents: How many it was measured on.
+        higher_is_better: None if the task does not say.
+        dense: The dense model's score; None if it is not a finite number.
+        pruned: The pruned model's.
+        dense_stderr: Standard error over the documents; None where lm_eval knows none.
+        pruned_stderr: The pruned model's.
+    """
+
+    task: str
+    metric: str
+    documents: int
+    higher_is_better: bool | None
+    dense: float | None
+    pruned: float | None
+    dense_stderr: float | None
+    pruned_stderr: float | None
+
+    def cells(self) -> tuple[str, str, str]:
+        """For a table: dense and pruned, each with its standard error, and the difference."""
+        change = "" if self.dense is None or self.pruned is None else f"{self.pruned - self.dense:+.4f}"
+        return _with_error(self.dense, self.dense_stderr), _with_error(self.pruned, self.pruned_stderr), change
+
+
+def _with_error(value: float | None, stderr: float | None) -> str:
+    if value is None:
+        return "not finite"
+    return f"{value:.4f}" if stderr is None else f"{value:.4f} ± {stderr:.4f}"
+
+
 class LayerCompensation(_Value):
     """One repair: its error on the calibration text before and after.
 
@@ -118,6 +153,7 @@ class Result(_Value):
     """Everything a run found out.
 
     Attributes:
+        tasks: What `evaluate.tasks` and `evaluate.task_files` came to.
         removed: unit → layer → indices of the dense model's groups that are gone.
         export_form: `stock`, `remote_code` or `masked`.
         timings_s: Seconds per phase.
@@ -126,6 +162,7 @@ class Result(_Value):
 
     dense: Measurement
     pruned: PrunedMeasurement
+    tasks: list[TaskResult]
     cycles: list[CycleRecord]
     removed: dict[str, dict[int, list[int]]]
     export_form: str

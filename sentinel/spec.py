@@ -88,6 +88,13 @@ class Evaluate(Section):
     prompts: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(
         ["Once upon a time"], max_length=32, description="Texts that both models continue, side by side."
     )
+    tasks: list[Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=200)]] = Field(
+        [], max_length=100, description="Tasks of lm_eval that both models do; the extra `lm-eval` brings it."
+    )
+    task_files: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(
+        [], max_length=100, description="YAML files of further tasks. They can run code; a service takes none."
+    )
+    task_limit: int | None = Field(None, ge=1, description="Documents per task, from its first; null for all.")
 
 
 class Export(Section):

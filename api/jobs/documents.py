@@ -7,6 +7,7 @@ checked one, to read their headers.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -19,12 +20,13 @@ from api.refusals import MediaTypeUnsupported, SpecPathsNotAllowed
 from sentinel.errors import FieldError, PathNotAllowed, SentinelError, SpecInvalid
 from sentinel.model_shape import read_shape
 from sentinel.needs import Needs, estimate
-from sentinel.paths import BUILTIN_MODELS, check_folder_roots, check_roots
+from sentinel.paths import BUILTIN_MODELS, check_folder_roots, check_roots, check_task_files
 from sentinel.spec import BuiltinModel, HubModel, PathModel, Spec, model_section, parse_spec
 
 PARSERS: Mapping[str, Callable[[bytes], Any]] = MappingProxyType(
     {"application/json": json.loads, "application/yaml": yaml.safe_load}
 )
+_Check = Callable[[Sequence[Path]], object]
 # Without a body parameter FastAPI documents none.
 REQUEST_BODY = {
     "required": True,
@@ -64,7 +66,7 @@ def check(document: Any, *, roots: Sequence[Path]) -> Spec:  # noqa: ANN401 - wh
         SpecInvalid: With every mistake, paths included.
         SpecPathsNotAllowed: Nothing is wrong but the paths.
     """
-    refused = [error for pointer, path in _paths(document) for error in _refused(pointer, path, roots)]
+    refused = [error for pointer, check_with in _checks(document) for error in _refused(pointer, check_with, roots)]
     unfit = list(_unfit_for_a_service(document))
     try:
         spec = parse_spec(document)
@@ -101,9 +103,18 @@ def _paths(document: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - valid 
             yield "/" + "/".join(keys), section[keys[1]]
 
 
-def _refused(pointer: str, path: str, roots: Sequence[Path]) -> Iterator[FieldError]:
+def _checks(document: Any) -> Iterator[tuple[str, _Check]]:  # noqa: ANN401 - valid or not
+    """Pointer of everything that names files, and what is to be asked of it."""
+    for pointer, path in _paths(document):
+        yield pointer, partial(check_roots, path)
+    evaluate = document.get("evaluate") if isinstance(document, dict) else None
+    if isinstance(evaluate, dict) and evaluate.get("task_files"):
+        yield "/evaluate/task_files", partial(check_task_files, evaluate["task_files"])
+
+
+def _refused(pointer: str, check_with: _Check, roots: Sequence[Path]) -> Iterator[FieldError]:
     try:
-        check_roots(path, roots)
+        check_with(roots)
     except PathNotAllowed as error:
         yield FieldError(pointer=pointer, code=error.code, message=error.message)
 

@@ -30,6 +30,13 @@ def test_every_path_outside_the_roots_is_named(tmp_path):
         check(document, roots=[tmp_path])
 
 
+def test_task_files_are_refused_even_under_a_root(tmp_path):
+    evaluate = {"tasks": ["hellaswag"], "task_files": [str(tmp_path / "task.yaml")]}
+    document = {"model": "builtin/gpt2", "prune": PRUNE, "evaluate": evaluate}
+    assert pointers(document, [tmp_path]) == {"/evaluate/task_files": "path_not_allowed"}
+    assert check(document | {"evaluate": {"tasks": ["hellaswag"]}}, roots=[tmp_path]).evaluate.tasks == ["hellaswag"]
+
+
 def test_a_link_out_of_a_root_is_outside(tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "link").symlink_to("/etc")
