@@ -60,7 +60,9 @@ class ProgressDisplay:
 
 def result_table(result: Result) -> Table:
     """Before and after, one row per measured quantity."""
-    table = Table(title="before and after", title_justify="left")
+    table = Table(
+        title="before and after", title_justify="left", caption=result.memory.sentence(), caption_justify="left"
+    )
     for name, justify in (("", "left"), ("dense", "right"), ("pruned", "right"), ("change", "right")):
         table.add_column(name, justify="left" if justify == "left" else "right")
     for label, attribute, form in _ROWS:

@@ -20,7 +20,7 @@ from sentinel.model_shape import read_shape
 from sentinel.models.evaluation import PROTOCOL, mean_loss
 from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
-from sentinel.needs import DoesNotFit, estimate
+from sentinel.needs import DoesNotFit, Needs, estimate
 from sentinel.outputs import describe, write_checkpoint, write_unfinished
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
@@ -29,7 +29,16 @@ from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
 from sentinel.pruning.schedule import progress_at
-from sentinel.result import CostRecord, CycleRecord, Measurement, Protocol, PrunedMeasurement, Result, TaskResult
+from sentinel.result import (
+    CostRecord,
+    CycleRecord,
+    Measurement,
+    Memory,
+    Protocol,
+    PrunedMeasurement,
+    Result,
+    TaskResult,
+)
 from sentinel.spec import Spec
 from sentinel.utils.checkpoints.cycle_state import (
     CHECKPOINT_FOLDER,
@@ -42,6 +51,8 @@ from sentinel.utils.checkpoints.cycle_state import (
     spec_digest,
     state_folder,
 )
+from sentinel.utils.device import resolve_device
+from sentinel.utils.memory import PeakMemory
 from sentinel.utils.metrics_log import MetricsLog
 from sentinel.utils.progress_tracker import ProgressTracker
 
@@ -81,8 +92,9 @@ def run(
     with MetricsLog(output / METRICS_FILE, reporter, earlier=resume / METRICS_FILE if resume else None) as log:
         tracker = ProgressTracker(log)
         torch.manual_seed(spec.seed)
+        budget = _Budget(spec, log, memory_bytes)
         with tracker.phase(Phase.LOADING):
-            inputs = load_inputs(spec, allowed_roots=allowed_roots, admit=partial(_admit, spec, log, memory_bytes))
+            inputs = load_inputs(spec, allowed_roots=allowed_roots, admit=budget.admit)
             check_inputs(spec, inputs)
         run_ = _Run(
             spec,
@@ -93,17 +105,32 @@ def run(
             resume=resume,
             save_interval_s=save_interval_s,
         )
-        result = run_.result()
+        result = run_.result(budget)
         log.emit(Finished(result=result.model_dump(mode="json")))
         return result
 
 
-def _admit(spec: Spec, reporter: Reporter, memory_bytes: int | None, folder: Path) -> None:
-    """Tell what the run will need; refuse it if that is more than there is."""
-    needs = estimate(spec, read_shape(folder))
-    reporter.emit(NeedsEstimated(parameters=needs.parameters, memory_bytes=needs.memory_bytes))
-    if memory_bytes is not None and needs.memory_bytes > memory_bytes:
-        raise DoesNotFit(needs, memory_bytes)
+class _Budget:
+    """What the run will need of its device's memory, and what it has taken."""
+
+    def __init__(self, spec: Spec, reporter: Reporter, memory_bytes: int | None) -> None:
+        self._spec = spec
+        self._reporter = reporter
+        self._memory_bytes = memory_bytes
+        self._peak = PeakMemory(resolve_device(spec.device))
+        self._needs: Needs | None = None
+
+    def admit(self, folder: Path) -> None:
+        """Tell what the run will need; refuse it if that is more than there is."""
+        self._needs = needs = estimate(self._spec, read_shape(folder))
+        self._reporter.emit(NeedsEstimated(parameters=needs.parameters, memory_bytes=needs.memory_bytes))
+        if self._memory_bytes is not None and needs.memory_bytes > self._memory_bytes:
+            raise DoesNotFit(needs, self._memory_bytes)
+
+    def taken(self) -> Memory:
+        """The estimate and the peak so far."""
+        assert self._needs is not None  # noqa: S101 - no model was loaded without it
+        return Memory(estimated_bytes=self._needs.memory_bytes, peak_bytes=self._peak.bytes())
 
 
 class _Run:
@@ -148,7 +175,7 @@ class _Run:
         self.tracker.advance(cuts=cuts, steps=steps)
         self.tracker.message(f"Resumed {where} of {self.spec.prune.cycles}.")
 
-    def result(self) -> Result:
+    def result(self, budget: _Budget) -> Result:
         """Run the cycles that are left, then measure and export."""
         with self.tracker.phase(Phase.MEASURING):
             # First, because a prompt that is too long or a broken task must not fail the run at its end.
@@ -167,7 +194,9 @@ class _Run:
             tasks = task_results(dense_scores, self.inputs.tasks.scores(self.module.model, self.inputs.tokenizer))
         with self.tracker.phase(Phase.EXPORTING):
             form = write_checkpoint(self.spec, self.inputs, self.module, self.output / CHECKPOINT_FOLDER)
-        result = self._result(dense, pruned, tasks, form)
+        memory = budget.taken()
+        self.tracker.message(memory.sentence())
+        result = self._result(dense, pruned, tasks, form, memory)
         (self.output / RESULT_FILE).write_text(result.model_dump_json(indent=2), encoding="utf-8")
         describe(self.spec, self.inputs, self.module, result, sources=self.sources, output=self.output)
         return result
@@ -292,7 +321,9 @@ class _Run:
         )
         self.reporter.emit(CheckpointSaved(cycle=cycle, step=step, directory=str(folder)))
 
-    def _result(self, dense: Measurement, pruned: PrunedMeasurement, tasks: list[TaskResult], form: str) -> Result:
+    def _result(
+        self, dense: Measurement, pruned: PrunedMeasurement, tasks: list[TaskResult], form: str, memory: Memory
+    ) -> Result:
         windows, length = self.inputs.evaluation.shape
         return Result(
             dense=dense,
@@ -309,6 +340,7 @@ class _Run:
                 description=PROTOCOL,
             ),
             timings_s={phase: round(seconds, 3) for phase, seconds in self.tracker.timings_s.items()},
+            memory=memory,
             checkpoint=str(self.output / CHECKPOINT_FOLDER),
         )
 

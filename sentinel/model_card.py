@@ -152,7 +152,12 @@ def _protocol(result: Result) -> str:
 
 
 def _deeds(spec: Spec, result: Result) -> str:
-    lines = [*_pruning(spec.prune, len(result.cycles)), _healing(spec.heal), f"Seed: {spec.seed}"]
+    lines = [
+        *_pruning(spec.prune, len(result.cycles)),
+        _healing(spec.heal),
+        f"Seed: {spec.seed}",
+        result.memory.sentence().removesuffix("."),
+    ]
     cycles = _table(
         ["cycle", "loss after the cut", "loss after healing", "what counts", "goal", "predicted", "measured"],
         [

@@ -1,7 +1,8 @@
 """How much memory an experiment will take at most, told from its spec and the headers of the weights. Torch-free.
 
-An estimate: it counts the tensors that every phase holds at its peak, and not what allocators and libraries add beyond
-`BASE_BYTES`.
+An estimate: it counts the tensors that every phase holds at its peak, and for libraries and allocators `BASE_BYTES` and
+`HOARDED_BYTES`. Both models are always there: the last comparison is of their predictions at every position, too many
+to be kept instead of the dense model.
 """
 
 from typing import Annotated
@@ -14,10 +15,15 @@ from sentinel.model_shape import ModelShape, Shape, count
 from sentinel.spec import Spec
 
 # A process with torch and transformers imported, or a CUDA context with its libraries.
-BASE_BYTES = 600 * 1024**2
+BASE_BYTES = 700 * 1024**2
+# glibc keeps freed blocks of up to 32 MB: on a CPU, as much again as small tensors take, but not much more than this.
+HOARDED_BYTES = 256 * 1024**2
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The gradient and AdamW's two moments, each like the weights.
 TRAINING_COPIES = 3
+# Of what the matrices of a layer read and write, for what stands between them: norms, activation functions, rotations.
+# 1.1 to 2.0 in float32, over ten architectures (docs/experiments.md, 2026-11-27).
+ACTIVATION_COPIES = 2
 # Of a micro-batch's logits, in float32, while it is learnt from: of both models, their log-softmaxes and gradients; or
 # of one model. Scores that need gradients hold as many as the former.
 LEARNING_COPIES = {"distill": 7, "cross_entropy": 5}
@@ -60,7 +66,7 @@ def estimate(spec: Spec, shape: ModelShape) -> Needs:
     """The peak over the phases: the dense and the cut model are always there, pruning and healing come in turn."""
     weights = shape.parameters * BYTES_OF[spec.model.dtype]
     peak = max(_healing(spec, shape, weights), _pruning(spec, shape), _evaluating(spec, shape))
-    return Needs(parameters=shape.parameters, memory_bytes=BASE_BYTES + 2 * weights + peak)
+    return Needs(parameters=shape.parameters, memory_bytes=BASE_BYTES + 2 * weights + peak + min(peak, HOARDED_BYTES))
 
 
 def _healing(spec: Spec, shape: ModelShape, weights: int) -> int:
@@ -73,7 +79,7 @@ def _healing(spec: Spec, shape: ModelShape, weights: int) -> int:
 
 def _backward(spec: Spec, shape: ModelShape, tokens: int, logit_copies: int) -> int:
     """What a forward pass over so many tokens, but at least one window, keeps for the backward pass, and the logits."""
-    kept = sum(map(_activations, shape.layers)) * BYTES_OF[spec.model.dtype]
+    kept = ACTIVATION_COPIES * sum(map(_activations, shape.layers)) * BYTES_OF[spec.model.dtype]
     return max(spec.data.sequence_length, tokens) * (kept + logit_copies * shape.embedding[0] * 4)
 
 
@@ -91,7 +97,8 @@ def _activations(layer: tuple[Shape, ...]) -> int:
 
 def _pruning(spec: Spec, shape: ModelShape) -> int:
     """Gradients of scores, or the repair, whichever takes more."""
-    scoring = _backward(spec, shape, FORWARD_TOKENS, LEARNING_COPIES["distill"])
+    tokens = min(spec.prune.calibration_sequences * spec.data.sequence_length, FORWARD_TOKENS)
+    scoring = _backward(spec, shape, tokens, LEARNING_COPIES["distill"])
     return max(scoring, _repairing(spec, shape))
 
 

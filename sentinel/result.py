@@ -149,6 +149,29 @@ class Protocol(_Value):
     description: str
 
 
+class Memory(_Value):
+    """What the run took of its device's memory at most.
+
+    Attributes:
+        estimated_bytes: Told before the model was loaded.
+        peak_bytes: On a GPU what tensors took, without CUDA's own half a gigabyte or so; on a CPU the process's largest
+            resident set, with the libraries. Of the last attempt, where there were several; None where the system does
+            not say.
+    """
+
+    estimated_bytes: int
+    peak_bytes: int | None
+
+    def sentence(self) -> str:
+        """Both, for people."""
+        peak = "a peak that this system does not tell" if self.peak_bytes is None else f"{_megabytes(self.peak_bytes)}"
+        return f"Memory: {peak}, estimated {_megabytes(self.estimated_bytes)}."
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
 class Result(_Value):
     """Everything a run found out.
 
@@ -157,6 +180,7 @@ class Result(_Value):
         removed: unit → layer → indices of the dense model's groups that are gone.
         export_form: `stock`, `remote_code` or `masked`.
         timings_s: Seconds per phase.
+        memory: Estimated and measured.
         checkpoint: Folder that `from_pretrained` loads.
     """
 
@@ -168,4 +192,5 @@ class Result(_Value):
     export_form: str
     protocol: Protocol
     timings_s: dict[str, float]
+    memory: Memory
     checkpoint: str

@@ -11,7 +11,16 @@ from transformers import AutoModelForCausalLM
 
 from sentinel import experiment
 from sentinel.errors import CheckpointInvalid, DataInvalid, ExportImpossible, SpecInvalid
-from sentinel.events import CheckpointSaved, Finished, MessageLogged, MetricRecorded, Phase, PhaseStarted, Progressed
+from sentinel.events import (
+    CheckpointSaved,
+    Finished,
+    MessageLogged,
+    MetricRecorded,
+    NeedsEstimated,
+    Phase,
+    PhaseStarted,
+    Progressed,
+)
 from sentinel.inputs import load_inputs
 from sentinel.models.evaluation import mean_loss
 from sentinel.pruning.costs import cost_of
@@ -114,7 +123,7 @@ def test_the_output_folder_is_complete(finished):
 
 
 def test_the_result_tells_what_was_done(finished):
-    _, _, result = finished
+    _, recorder, result = finished
     assert result.dense.groups.attention == 16 or result.dense.groups.attention > 0
     assert result.pruned.groups.attention == result.dense.groups.attention // 2
     removed = result.removed["attention"]
@@ -127,6 +136,9 @@ def test_the_result_tells_what_was_done(finished):
     assert 0.5 < result.pruned.agreement < 1
     assert result.cycles[0].loss < result.cycles[0].loss_before_healing
     assert all(item.error_after <= item.error_before for record in result.cycles for item in record.compensation)
+    memory = result.memory
+    assert [event.memory_bytes for event in recorder.of(NeedsEstimated)] == [memory.estimated_bytes]
+    assert memory.sentence() in [event.text for event in recorder.of(MessageLogged)]
     assert set(result.timings_s) >= {"loading", "pruning", "healing", "evaluating", "exporting"}
 
 

@@ -107,6 +107,7 @@ def test_the_tables_hold_the_results_numbers(finished, card):
     assert table["parameters"][2] == f"{100 * (pruned.parameters / dense.parameters - 1):.1f}%"
     assert table["KL(dense ‖ pruned), nats per token"][1] == f"{pruned.kl_to_dense:.4f}"
     assert table["same first choice as the dense model"][1] == f"{100 * pruned.agreement:.1f}%"
+    assert f"\n- {result.memory.sentence()[:-1]}\n" in card
     cycles = rows(card, "What was done")[2:]
     assert [cells[2] for cells in cycles] == [f"{record.loss:.4f}" for record in result.cycles]
     refits = {(item.layer, item.unit): item for record in result.cycles for item in record.compensation}
