@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sentinel.heal_spec import Heal
 from sentinel.models.evaluation import compare, mean_loss
 from sentinel.models.optimized.inference_benchmark import forward_latency
 from sentinel.prune_spec import Prune
@@ -10,7 +11,6 @@ from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.pruning.strategies import STRATEGIES, rank_groups
-from sentinel.spec import Heal
 from tests.unit.pruning.tiny import CUT, calibrate, tiny_gpt2, tiny_llama
 
 COMPENSATIONS = ("least_squares", "residual_least_squares", "reconstruction")
@@ -53,7 +53,7 @@ def evaluating(calibration: Calibration):
 def healing(calibration: Calibration):
     heal = Heal(steps=4, batch_tokens=48, precision="float32")
     tuner = FineTuner(heal=heal, dense=calibration.model)
-    tuner.fine_tune(calibration.model, calibration.windows, seed=0, on_step=lambda *_: None)
+    tuner.fine_tune(calibration.model, calibration.windows, seed=0)
 
 
 WORKS = {
