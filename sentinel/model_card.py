@@ -191,7 +191,8 @@ def _healing(heal: Heal | None) -> str:
     if heal is None:
         return "Healing: none"
     length = f"{heal.steps} steps" if heal.epochs is None else f"{heal.epochs:g} epochs"
-    return f"Healing: {heal.loss.replace('_', ' ')}, {length} per cycle, learning rate {heal.learning_rate:g}"
+    what = f"adapters of rank {heal.lora.rank}, merged" if heal.method == "lora" else "all weights"
+    return f"Healing: {heal.loss.replace('_', ' ')}, {what}, {length} per cycle, learning rate {heal.learning_rate:g}"
 
 
 def _layers(run: Run) -> str:

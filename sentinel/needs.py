@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sentinel.data.budget import FORWARD_TOKENS
 from sentinel.errors import Fault, SentinelError
+from sentinel.heal_spec import Heal
 from sentinel.model_shape import ModelShape, Shape, count
 from sentinel.spec import Spec
 
@@ -19,8 +20,10 @@ BASE_BYTES = 700 * 1024**2
 # glibc keeps freed blocks of up to 32 MB: on a CPU, as much again as small tensors take, but not much more than this.
 HOARDED_BYTES = 256 * 1024**2
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
-# The gradient and AdamW's two moments, each like the weights.
+# The gradient and AdamW's two moments, each like what is learnt.
 TRAINING_COPIES = 3
+# Per token and likely token that is kept of the dense model.
+TEACHER_BYTES = 8
 # Of what the matrices of a layer read and write, for what stands between them: norms, activation functions, rotations.
 # 1.1 to 2.0 in float32, over ten architectures (docs/experiments.md, 2026-11-27).
 ACTIVATION_COPIES = 2
@@ -51,7 +54,10 @@ class DoesNotFit(SentinelError):
 
     code = "does_not_fit"
     fault = Fault.RESOURCE
-    next_step = "Use a device with more memory, `model.dtype: bfloat16`, or a smaller `heal.batch_tokens`."
+    next_step = (
+        "Use a device with more memory, `model.dtype: bfloat16`, a smaller `heal.micro_batch_tokens`, "
+        "`heal.gradient_checkpointing` or `heal.method: lora`."
+    )
 
     def __init__(self, needs: Needs, memory_bytes: int) -> None:
         super().__init__(f"The run needs about {gigabytes(needs.memory_bytes)}; {gigabytes(memory_bytes)} are free.")
@@ -73,14 +79,43 @@ def _healing(spec: Spec, shape: ModelShape, weights: int) -> int:
     """Gradients, the optimiser's state, and a micro-batch."""
     if spec.heal is None:
         return 0
-    tokens = min(spec.heal.batch_tokens, FORWARD_TOKENS)
-    return TRAINING_COPIES * weights + _backward(spec, shape, tokens, LEARNING_COPIES[spec.heal.loss])
+    learnt = weights if spec.heal.method == "full" else _adapters(shape, spec.heal.lora.rank)
+    activations = list(map(_activations, shape.layers))
+    # Computed again, a layer leaves its input, and one at a time has all of its own.
+    kept = max(activations) + len(activations) * shape.embedding[1] if spec.heal.gradient_checkpointing else None
+    tokens = min(spec.heal.batch_tokens, spec.heal.micro_batch_tokens)
+    backward = _backward(spec, shape, tokens, LEARNING_COPIES[spec.heal.loss], kept=kept)
+    return TRAINING_COPIES * learnt + _copies_on_the_host(spec, spec.heal, learnt) + backward
 
 
-def _backward(spec: Spec, shape: ModelShape, tokens: int, logit_copies: int) -> int:
-    """What a forward pass over so many tokens, but at least one window, keeps for the backward pass, and the logits."""
-    kept = ACTIVATION_COPIES * sum(map(_activations, shape.layers)) * BYTES_OF[spec.model.dtype]
-    return max(spec.data.sequence_length, tokens) * (kept + logit_copies * shape.embedding[0] * 4)
+def _copies_on_the_host(spec: Spec, heal: Heal, learnt: int) -> int:
+    """The weights to go back to, the best ones, and what is known of the dense model; nothing on a GPU."""
+    if spec.device.startswith("cuda"):
+        return 0
+    weights = learnt * ((heal.stability_level >= 2) + (heal.evaluate_every is not None))
+    # With epochs nobody knows yet how long the text is.
+    seen = heal.steps * heal.batch_tokens * spec.prune.cycles if heal.epochs is None else 0
+    return weights + seen * (heal.teacher_top_k or 0) * TEACHER_BYTES
+
+
+def _adapters(shape: ModelShape, rank: int) -> int:
+    """Bytes of the adapters of every matrix in the layers, which are in float32."""
+    return rank * sum(map(_activations, shape.layers)) * 4
+
+
+def _backward(spec: Spec, shape: ModelShape, tokens: int, logit_copies: int, *, kept: int | None = None) -> int:
+    """What a forward pass over so many tokens, but at least one window, keeps for the backward pass, and the logits.
+
+    Args:
+        spec: Types and lengths.
+        shape: The model.
+        tokens: Of the pass.
+        logit_copies: In float32.
+        kept: Numbers per token; None for all that the layers' matrices read and write.
+    """
+    numbers = sum(map(_activations, shape.layers)) if kept is None else kept
+    activations = ACTIVATION_COPIES * numbers * BYTES_OF[spec.model.dtype]
+    return max(spec.data.sequence_length, tokens) * (activations + logit_copies * shape.embedding[0] * 4)
 
 
 def _evaluating(spec: Spec, shape: ModelShape) -> int:

@@ -54,5 +54,27 @@ def test_more_of_anything_needs_more():
     assert needs(data=longer).memory_bytes > needs().memory_bytes
 
 
+LESS = [{"method": "lora"}, {"gradient_checkpointing": True}, {"micro_batch_tokens": 512}, {"stability_level": 1}]
+MORE = [{"teacher_top_k": 256}, {"evaluate_every": 10}]
+
+
+@pytest.mark.parametrize("settings", LESS + MORE, ids=str)
+def test_the_ways_to_heal_differ_in_what_they_need(settings):
+    # No repair, which may need more than healing.
+    prune = {"target": {"sparsity": 0.5}, "compensation": None, "calibration_sequences": 4}
+    usual = needs(prune=prune, heal={"batch_tokens": 4096}).memory_bytes
+    asked = needs(prune=prune, heal={"batch_tokens": 4096, **settings}).memory_bytes
+    assert (asked < usual) == (settings in LESS)
+    assert asked != usual
+
+
+def test_what_lies_in_the_host_s_memory_is_not_asked_of_a_gpu():
+    prune = {"target": {"sparsity": 0.5}, "compensation": None, "calibration_sequences": 4}
+    heal = {"stability_level": 1, "batch_tokens": 4096}
+    assert needs(prune=prune, heal=heal, device="cuda") == needs(
+        prune=prune, heal=heal | {"stability_level": 2, "evaluate_every": 5, "teacher_top_k": 64}, device="cuda"
+    )
+
+
 def test_what_the_estimate_says_of_the_fit_is_what_the_fit_does():
     assert RECONSTRUCTION_COPIES == 2 * HISTORY + 8
