@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sentinel.data.loaders.documents import Documents, load_documents
-from sentinel.data.loaders.windows import pack_windows
+from sentinel.data.loaders.documents import load_documents
+from sentinel.data.loaders.splits import Windows, pack_splits, split_training
 from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
 from sentinel.models.families.base import Family
 from sentinel.models.loaders.load import load_model
@@ -27,7 +27,14 @@ from sentinel.utils.device import resolve_device
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Everything that is loaded before the first cycle; windows are (windows, sequence_length) on the device."""
+    """Everything that is loaded before the first cycle; windows are (windows, sequence_length) on the device.
+
+    Attributes:
+        calibration: The first windows of the training text.
+        training: Those behind them, for healing; none where the spec does not heal.
+        evaluation: Of text that neither of them holds.
+        text: What was evaluated on, for people.
+    """
 
     dense: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -45,8 +52,8 @@ def load_inputs(
     """Load the tasks, the model, once `admit` has seen its folder, and pack the text.
 
     Raises:
-        SentinelError: As `load_tasks`, `load_model`, `load_documents` and `pack_windows` say; or the windows are
-            too long.
+        SentinelError: As `load_tasks`, `load_model`, `load_documents`, `pack_splits` and `split_training` say; or the
+            windows are too long.
     """
     device = resolve_device(spec.device)
     tasks = load_tasks(spec.evaluate, device=device, allowed_roots=allowed_roots)
@@ -55,37 +62,44 @@ def load_inputs(
     )
     _check_length(spec.data.sequence_length, dense)
     documents = load_documents(spec.data, allowed_roots=allowed_roots)
-    training, evaluation = _windows(spec, documents, tokenizer)
+    windows = pack_splits(
+        documents.train,
+        documents.evaluation,
+        tokenizer,
+        sequence_length=spec.data.sequence_length,
+        training_limit=_training_windows(spec),
+        evaluation_limit=max(1, spec.evaluate.tokens // spec.data.sequence_length),
+    )
+    calibration, training = split_training(
+        windows.training, calibration=spec.prune.calibration_sequences, heals=spec.heal is not None
+    )
     dense.requires_grad_(requires_grad=False)
     return Inputs(
         dense=dense,
         tokenizer=tokenizer,
         family=family,
-        calibration=training[: spec.prune.calibration_sequences].to(device),
+        calibration=calibration.to(device),
         training=training.to(device),
-        evaluation=evaluation.to(device),
-        text=documents.description,
+        evaluation=windows.evaluation.to(device),
+        text=_describe(documents.description, windows),
         tasks=tasks,
     )
 
 
-def _windows(spec: Spec, documents: Documents, tokenizer: PreTrainedTokenizerBase) -> tuple[torch.Tensor, torch.Tensor]:
-    length = spec.data.sequence_length
-    training = pack_windows(documents.train, tokenizer, sequence_length=length, limit=_training_windows(spec))
-    evaluation = pack_windows(
-        documents.evaluation, tokenizer, sequence_length=length, limit=max(1, spec.evaluate.tokens // length)
-    )
-    return training, evaluation
-
-
 def _training_windows(spec: Spec) -> int | None:
-    """As many windows as calibration and all healing steps can use; None for all."""
+    """As many windows as calibration and, behind it, all healing steps can use; None for all."""
     if spec.heal is None:
         return spec.prune.calibration_sequences
     if spec.heal.epochs is not None:
         return None
     healing = spec.prune.cycles * spec.heal.steps * sequences_per_step(spec.heal, spec.data.sequence_length)
-    return max(spec.prune.calibration_sequences, healing)
+    return spec.prune.calibration_sequences + healing
+
+
+def _describe(text: str, windows: Windows) -> str:
+    if not windows.left_out:
+        return text
+    return f"{text}, without {windows.left_out} document(s) that are training documents too"
 
 
 def _check_length(sequence_length: int, model: PreTrainedModel) -> None:

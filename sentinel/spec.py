@@ -5,7 +5,7 @@ One YAML or JSON document says the same for `sentinel run`, `sentinel submit` an
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -47,6 +47,12 @@ class Splits(Section):
 
     train: str = Field("train", description="Split for calibration and healing.")
     evaluation: str = Field("validation", description="Split that only evaluation sees.")
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if self.train == self.evaluation:
+            raise ValueError("`train` and `evaluation` must be different splits.")
+        return self
 
 
 class HubData(Section):

@@ -1,6 +1,7 @@
 """What is checked before the first cycle: a spec against the model that it names."""
 
 import pytest
+import torch
 
 from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
 from sentinel.inputs import check_inputs, load_inputs
@@ -28,7 +29,8 @@ def inputs():
 
 
 def test_windows_are_as_many_as_the_spec_can_use(inputs):
-    assert inputs["builtin/gpt2"].calibration.shape == inputs["builtin/gpt2"].training.shape == (2, 32)
+    assert inputs["builtin/gpt2"].calibration.shape == (2, 32)
+    assert inputs["builtin/gpt2"].training.shape == (0, 32)
     assert inputs["builtin/gpt2"].evaluation.shape == (2, 32)
 
 
@@ -92,3 +94,30 @@ def test_windows_longer_than_the_model_reads_are_refused():
     document["data"]["sequence_length"] = 4096
     with pytest.raises(DataInvalid, match="4096, but the model reads"):
         load_inputs(parse_spec(document), allowed_roots=None)
+
+
+def loaded_from(tmp_path, train, **sections):
+    (tmp_path / "train.txt").write_text("\n\n".join(train))
+    document = spec().model_dump(mode="json") | sections
+    data = {"source": "path", "train": str(tmp_path / "train.txt"), "sequence_length": 32, "held_out": 0.5}
+    return load_inputs(parse_spec({**document, "data": data}), allowed_roots=None)
+
+
+STORIES = [f"Once there was a dog with {n} balls." * 5 for n in range(12)]
+
+
+def test_calibration_healing_and_evaluation_share_nothing(tmp_path):
+    heal = {"steps": 1, "batch_tokens": 64}
+    loaded = loaded_from(tmp_path, [*STORIES, *STORIES[:3], *STORIES[3:6]], heal=heal)
+    assert loaded.calibration.shape == loaded.training.shape == (2, 32)
+    every = loaded_from(tmp_path, [*STORIES, *STORIES[:3], *STORIES[3:6]], heal={"epochs": 1})
+    assert torch.equal(every.calibration, loaded.calibration)
+    assert torch.equal(every.training[:2], loaded.training)
+    assert len(every.training) > 2
+    assert loaded.text == "last 50% of train.txt, without 6 document(s) that are training documents too"
+
+
+def test_text_for_calibration_alone_is_refused_where_healing_is_asked_for(tmp_path):
+    with pytest.raises(DataInvalid, match=r"2 window.* leaves none to heal on"):
+        loaded_from(tmp_path, ["One day a dog saw a ball. " * 10, STORIES[0]], heal={"steps": 1})
+    assert len(loaded_from(tmp_path, ["One day a dog saw a ball. " * 10, STORIES[0]]).calibration) == 2

@@ -153,3 +153,10 @@ def test_flags_cover_the_whole_spec():
     names = {flag.name for flag in flags()}
     assert {"--model.path", "--data.splits.train", "--prune.target.sparsity", "--heal.steps", "--device"} <= names
     assert len(names) > len(Spec.model_fields)
+
+
+def test_one_hub_split_for_both_uses_is_refused():
+    data = {"source": "hub", "id": "stories", "splits": {"train": "train", "evaluation": "train"}}
+    assert mistakes({**MINIMAL, "data": data}) == {"/data/splits": "value_error"}
+    data["splits"] = {"train": "train[:90%]", "evaluation": "train[90%:]"}
+    assert parse_spec({**MINIMAL, "data": data}).data.splits.evaluation == "train[90%:]"

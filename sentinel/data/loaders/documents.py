@@ -86,9 +86,16 @@ def _from_hub(source: HubData) -> Documents:
 
 
 def _from_files(source: PathData, allowed_roots: Sequence[Path] | None) -> Documents:
-    train = _read_file(check_roots(Path(source.train), allowed_roots), source.column)
+    file = check_roots(Path(source.train), allowed_roots)
+    train = _read_file(file, source.column)
     if source.evaluation is not None:
-        evaluation = _read_file(check_roots(Path(source.evaluation), allowed_roots), source.column)
+        other = check_roots(Path(source.evaluation), allowed_roots)
+        if other == file:
+            raise DataInvalid(
+                f"data.train and data.evaluation are the same file, {file.name}.",
+                next_step="Leave `data.evaluation` out to hold back the end of the file, or name another file.",
+            )
+        evaluation = _read_file(other, source.column)
         return Documents(train=train, evaluation=evaluation, description=Path(source.evaluation).name)
     cut = int(len(train) * (1 - source.held_out))
     if cut in (0, len(train)):

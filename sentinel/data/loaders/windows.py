@@ -17,11 +17,17 @@ DOCUMENTS_PER_CALL = 64
 
 
 def pack_windows(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, sequence_length: int, limit: int | None
+    documents: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    sequence_length: int,
+    limit: int | None,
+    use: str = "text",
 ) -> torch.Tensor:
     """Turn documents into at most `limit` full windows; None takes all.
 
-    Reads no more documents than it needs; the rest of a last, unfilled window is dropped.
+    Reads no more documents than it needs; the rest of a last, unfilled window is dropped. `use` names the text in
+    what an error says.
 
     Returns:
         int64 tensor of shape (windows, sequence_length), on the CPU.
@@ -34,7 +40,7 @@ def pack_windows(
     count = len(stream) // sequence_length
     if count == 0:
         raise DataInvalid(
-            f"The text has {len(stream)} tokens, fewer than one window of sequence_length {sequence_length}."
+            f"The {use} has {len(stream)} tokens, fewer than one window of sequence_length {sequence_length}."
         )
     return torch.tensor(stream[: count * sequence_length], dtype=torch.int64).view(count, sequence_length)
 

@@ -50,6 +50,13 @@ def test_a_file_of_its_own_for_evaluation(file, tmp_path):
     assert (list(documents.train), list(documents.evaluation)) == (TEXTS, ["Unseen."])
 
 
+def test_the_same_file_for_both_is_refused(file, tmp_path):
+    link = tmp_path / f"link{file.suffix}"
+    link.symlink_to(file)
+    with pytest.raises(DataInvalid, match="the same file"):
+        load(file, evaluation=str(link))
+
+
 def test_what_is_wrong_is_said(tmp_path):
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"body": "x"}\n' * 3)

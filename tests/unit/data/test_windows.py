@@ -1,19 +1,9 @@
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
 
 from sentinel.data.loaders.windows import pack_windows, token_batches
 from sentinel.errors import DataInvalid, TokenizerInvalid
-
-
-def word_tokenizer(**special):
-    words = Tokenizer(WordLevel({"<end>": 0, "a": 1, "b": 2, "c": 3}, unk_token="<end>"))
-    words.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, **special)
-
+from tests.unit.data.words import word_tokenizer
 
 TOKENIZER = word_tokenizer(eos_token="<end>")
 

@@ -1,0 +1,120 @@
+"""Windows for the three uses of a run's text, none of which sees what another saw.
+
+Calibration takes the first windows of the training text, healing those behind them. Evaluation has text of its own;
+what of it also occurs among the training documents that were read is left out. Knows nothing of models.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from sentinel.data.loaders.windows import pack_windows
+from sentinel.errors import DataInvalid
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Windows:
+    """What a text became; int64 tensors of shape (windows, sequence_length), on the CPU.
+
+    Attributes:
+        training: For calibration, and behind that for healing.
+        evaluation: For evaluation.
+        left_out: Evaluation documents that were read and left out.
+    """
+
+    training: torch.Tensor
+    evaluation: torch.Tensor
+    left_out: int
+
+
+def pack_splits(
+    training: Iterable[str],
+    evaluation: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    sequence_length: int,
+    training_limit: int | None,
+    evaluation_limit: int,
+) -> Windows:
+    """Pack at most so many windows of each, without evaluation documents that are training documents word for word.
+
+    Raises:
+        DataInvalid: One of them does not fill a window; for evaluation, with what is left of it.
+        TokenizerInvalid: As `pack_windows` says.
+    """
+    seen = _Seen(training)
+    unseen = _Unseen(evaluation, seen.digests)
+    return Windows(
+        training=pack_windows(
+            seen, tokenizer, sequence_length=sequence_length, limit=training_limit, use="training text"
+        ),
+        evaluation=_pack_unseen(unseen, tokenizer, sequence_length, evaluation_limit),
+        left_out=unseen.left_out,
+    )
+
+
+def _pack_unseen(
+    unseen: "_Unseen", tokenizer: PreTrainedTokenizerBase, sequence_length: int, limit: int
+) -> torch.Tensor:
+    try:
+        return pack_windows(unseen, tokenizer, sequence_length=sequence_length, limit=limit, use="evaluation text")
+    except DataInvalid as short:
+        if not unseen.left_out:
+            raise
+        raise DataInvalid(
+            f"{short.message} {unseen.left_out} of its documents were left out, as they are training documents too.",
+            next_step="Evaluate on text that is not in the training text.",
+        ) from short
+
+
+def split_training(windows: torch.Tensor, *, calibration: int, heals: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first `calibration` windows of (windows, sequence_length), and those behind them, which are for healing.
+
+    Raises:
+        DataInvalid: The run heals, and none are left for it.
+    """
+    if heals and len(windows) <= calibration:
+        raise DataInvalid(
+            f"The training text fills {len(windows)} window(s) of {windows.shape[1]} tokens. Calibration takes the "
+            f"first {calibration}, which leaves none to heal on.",
+            next_step="Give more training text, lower `prune.calibration_sequences` or `data.sequence_length`, "
+            "or set `heal: null`.",
+        )
+    return windows[:calibration], windows[calibration:]
+
+
+class _Seen:
+    """Hands documents on and remembers what they were."""
+
+    def __init__(self, documents: Iterable[str]) -> None:
+        self._documents = documents
+        self.digests: set[bytes] = set()
+
+    def __iter__(self) -> Iterator[str]:
+        for document in self._documents:
+            self.digests.add(_digest(document))
+            yield document
+
+
+class _Unseen:
+    """Hands on the documents that are not among the seen ones, and counts the others."""
+
+    def __init__(self, documents: Iterable[str], seen: set[bytes]) -> None:
+        self._documents = documents
+        self._seen = seen
+        self.left_out = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for document in self._documents:
+            if _digest(document) in self._seen:
+                self.left_out += 1
+            else:
+                yield document
+
+
+def _digest(document: str) -> bytes:
+    # A set of texts would hold the whole text in memory.
+    return hashlib.blake2b(document.encode(), digest_size=16).digest()

@@ -1,0 +1,65 @@
+"""What the three uses of a text must not share, and how much of it is read."""
+
+import pytest
+import torch
+
+from sentinel.data.loaders.splits import pack_splits, split_training
+from sentinel.errors import DataInvalid
+from tests.unit.data.words import word_tokenizer
+
+TOKENIZER = word_tokenizer(eos_token="<end>")
+
+
+def pack(training, evaluation, *, length=2, training_limit=None, evaluation_limit=100):
+    return pack_splits(
+        training,
+        evaluation,
+        TOKENIZER,
+        sequence_length=length,
+        training_limit=training_limit,
+        evaluation_limit=evaluation_limit,
+    )
+
+
+def test_evaluation_leaves_out_what_training_read():
+    windows = pack(["a", "b"], ["b", "c", "a", "b c c"])
+    assert windows.training.tolist() == [[0, 1], [0, 2]]
+    assert windows.evaluation.tolist() == [[0, 3], [0, 2], [3, 3]]
+    assert windows.left_out == 2
+
+
+def test_only_documents_that_were_read_count():
+    def training():
+        yield from ["a"] * 64
+        yield "b"
+        raise AssertionError("read too far")
+
+    def evaluation():
+        yield from ["a", *["b"] * 64]
+        raise AssertionError("read too far")
+
+    windows = pack(training(), evaluation(), training_limit=1, evaluation_limit=1)
+    assert (windows.training.tolist(), windows.evaluation.tolist(), windows.left_out) == ([[0, 1]], [[0, 2]], 1)
+
+
+def test_what_is_left_too_short_is_said_with_its_cause():
+    with pytest.raises(DataInvalid, match=r"evaluation text has 0 tokens.* 2 of its documents were left out"):
+        pack(["a", "b"], ["b", "a"])
+    with pytest.raises(DataInvalid, match=r"^The evaluation text has 2 tokens[^.]*\.$"):
+        pack(["a b c"], ["b"], length=4)
+    with pytest.raises(DataInvalid, match="The training text has 2 tokens"):
+        pack(["a"], ["b b b"], length=4)
+
+
+def test_healing_gets_the_windows_behind_calibration():
+    windows = torch.arange(10).view(5, 2)
+    calibration, healing = split_training(windows, calibration=3, heals=True)
+    assert (calibration.tolist(), healing.tolist()) == ([[0, 1], [2, 3], [4, 5]], [[6, 7], [8, 9]])
+
+
+def test_without_a_window_to_heal_on_the_counts_are_said():
+    windows = torch.zeros(3, 16, dtype=torch.int64)
+    with pytest.raises(DataInvalid, match=r"3 window.* of 16 .* first 3, which leaves none to heal on") as refused:
+        split_training(windows, calibration=3, heals=True)
+    assert "prune.calibration_sequences" in refused.value.instance_next_step
+    assert len(split_training(windows, calibration=5, heals=False)[0]) == 3
