@@ -59,11 +59,17 @@ class HubData(Section):
     """A dataset of the Hugging Face Hub."""
 
     source: Literal["hub"] = Field("hub", description="Where from.")
-    id: str = Field(description="Dataset id, e.g. `Salesforce/wikitext`.", pattern=r"^[\w.-]+(/[\w.-]+)?$")
+    # No part may begin with a dot: `datasets` would take `..` for a folder of this machine.
+    id: str = Field(
+        description="Dataset id, e.g. `Salesforce/wikitext`.", pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$", max_length=200
+    )
     config: str | None = Field(None, description="Dataset configuration, e.g. `wikitext-2-raw-v1`.")
     revision: str = Field("main", description="Branch, tag or commit.")
     column: str = Field("text", description="Column that holds the text.")
     splits: Splits = Field(default_factory=Splits, description="Which split serves what.")
+    streaming: bool = Field(
+        default=False, description="Read no more of the dataset than the run needs, and keep none of it on disk."
+    )
     sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
 
 

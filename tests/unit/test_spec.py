@@ -160,3 +160,8 @@ def test_one_hub_split_for_both_uses_is_refused():
     assert mistakes({**MINIMAL, "data": data}) == {"/data/splits": "value_error"}
     data["splits"] = {"train": "train[:90%]", "evaluation": "train[90%:]"}
     assert parse_spec({**MINIMAL, "data": data}).data.splits.evaluation == "train[90%:]"
+
+
+@pytest.mark.parametrize("name", ["..", "../other", "stories/..", ".", "/etc", "a/b/c"])
+def test_a_dataset_id_is_no_folder(name):
+    assert mistakes({**MINIMAL, "data": {"source": "hub", "id": name}}) == {"/data/id": "string_pattern_mismatch"}

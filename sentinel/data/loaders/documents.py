@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 
+from sentinel.data.loaders.columns import Column, reading
 from sentinel.data.stories import Split, split_stories
 from sentinel.errors import DataInvalid
 from sentinel.paths import check_roots
@@ -23,7 +24,10 @@ _BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parq
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """Texts of the two splits, in their original order; iterable more than once."""
+    """Texts of the two splits, in their original order; iterable more than once.
+
+    Files and datasets are read while they are iterated over, which raises what `Column` says.
+    """
 
     train: Iterable[str]
     evaluation: Iterable[str]
@@ -38,7 +42,8 @@ def load_documents(source: DataSource, *, allowed_roots: Sequence[Path] | None) 
         allowed_roots: Folders that `source: path` may read from; None allows any.
 
     Raises:
-        DataInvalid: A file, column or split is missing or empty.
+        DataInvalid: A file or split is missing, cannot be read, or is too short to be parted.
+        HubUnreachable: The hub does not answer.
         PathNotAllowed: A file lies outside the allowed roots.
     """
     if isinstance(source, BuiltinData):
@@ -73,50 +78,69 @@ class _Stories:
 
 
 def _from_hub(source: HubData) -> Documents:
-    def load(split: str) -> Sequence[str]:
-        try:
-            dataset = datasets.load_dataset(source.id, source.config, revision=source.revision, split=split)
-        except (ValueError, FileNotFoundError, ConnectionError) as error:
-            raise DataInvalid(f"Cannot load split {split!r} of dataset {source.id!r}: {error}") from error
-        return _column(dataset, source.column, f"split {split!r} of {source.id!r}")
+    where = f"dataset {source.id!r}"
+    with reading(where):
+        builder = datasets.load_dataset_builder(source.id, source.config, revision=source.revision)
+        if not source.streaming:
+            builder.download_and_prepare()
+
+    def column(split: str) -> Column:
+        with reading(f"split {split!r} of {where}"):
+            dataset = (builder.as_streaming_dataset if source.streaming else builder.as_dataset)(split=split)
+        return Column(dataset, source.column, f"split {split!r} of {where}")
 
     return Documents(
-        train=load(source.splits.train), evaluation=load(source.splits.evaluation), description=f"hub:{source.id}"
+        train=column(source.splits.train),
+        evaluation=column(source.splits.evaluation),
+        description=f"hub:{source.id}",
     )
 
 
 def _from_files(source: PathData, allowed_roots: Sequence[Path] | None) -> Documents:
     file = check_roots(Path(source.train), allowed_roots)
-    train = _read_file(file, source.column)
-    if source.evaluation is not None:
+    train = _open(file)
+    if source.evaluation is None:
+        description = f"last {source.held_out:.0%} of {file.name}"
+        train, evaluation = _hold_out(train, source.held_out, file.name)
+    else:
         other = check_roots(Path(source.evaluation), allowed_roots)
-        if other == file:
-            raise DataInvalid(
-                f"data.train and data.evaluation are the same file, {file.name}.",
-                next_step="Leave `data.evaluation` out to hold back the end of the file, or name another file.",
-            )
-        evaluation = _read_file(other, source.column)
-        return Documents(train=train, evaluation=evaluation, description=Path(source.evaluation).name)
-    cut = int(len(train) * (1 - source.held_out))
-    if cut in (0, len(train)):
-        raise DataInvalid(f"{source.train} has {len(train)} document(s), too few to hold out {source.held_out:.0%}.")
-    description = f"last {source.held_out:.0%} of {Path(source.train).name}"
-    return Documents(train=train[:cut], evaluation=train[cut:], description=description)
+        _check_other(file, other)
+        description, evaluation = other.name, _open(other)
+    return Documents(
+        train=Column(train, source.column, file.name),
+        evaluation=Column(evaluation, source.column, description),
+        description=description,
+    )
 
 
-def _read_file(path: Path, column: str) -> list[str]:
+def _check_other(file: Path, other: Path) -> None:
+    if other == file:
+        raise DataInvalid(
+            f"data.train and data.evaluation are the same file, {file.name}.",
+            next_step="Leave `data.evaluation` out to hold back the end of the file, or name another file.",
+        )
+
+
+def _hold_out(dataset: Any, share: float, where: str) -> tuple[Any, Any]:  # noqa: ANN401 - datasets is untyped
+    """The rows of a dataset without its last ones, and those."""
+    count = len(dataset)
+    cut = int(count * (1 - share))
+    if cut in (0, count):
+        raise DataInvalid(f"{where} has {count} document(s), too few to hold out {share:.0%}.")
+    return dataset.select(range(cut)), dataset.select(range(cut, count))
+
+
+def _open(path: Path) -> Any:  # noqa: ANN401 - datasets is untyped
+    """The file's rows, mapped from the Arrow file that `datasets` makes of it once; of plain text in memory."""
     if not path.is_file():
         raise DataInvalid(f"There is no file {path}.")
     if path.suffix == ".txt":
-        return _split_text(path)
+        return datasets.Dataset.from_dict({"text": _split_text(path)})
     builder = _BUILDERS.get(path.suffix)
     if builder is None:
         raise DataInvalid(f"{path.name} is not one of: .txt, {', '.join(_BUILDERS)}.")
-    try:
-        dataset = datasets.load_dataset(builder, data_files=str(path), split="train")
-    except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        raise DataInvalid(f"Cannot read {path.name} as {builder}: {error}") from error
-    return list(_column(dataset, column, path.name))
+    with reading(f"{path.name} as {builder}"):
+        return datasets.load_dataset(builder, data_files=str(path), split="train")
 
 
 def _split_text(path: Path) -> list[str]:
@@ -130,14 +154,3 @@ def _split_text(path: Path) -> list[str]:
     if not documents:
         raise DataInvalid(f"{path.name} holds no text.")
     return documents
-
-
-def _column(dataset: Any, column: str, where: str) -> Sequence[str]:  # noqa: ANN401 - datasets is untyped
-    if column not in dataset.column_names:
-        raise DataInvalid(f"{where} has no column {column!r}; it has {', '.join(dataset.column_names)}.")
-    if len(dataset) == 0:
-        raise DataInvalid(f"{where} is empty.")
-    if not isinstance(dataset[0][column], str):
-        raise DataInvalid(f"Column {column!r} of {where} holds {type(dataset[0][column]).__name__}, not text.")
-    texts: Sequence[str] = dataset[column]
-    return texts

@@ -1,8 +1,11 @@
+import itertools
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from sentinel.data.loaders.documents import load_documents
@@ -57,35 +60,56 @@ def test_the_same_file_for_both_is_refused(file, tmp_path):
         load(file, evaluation=str(link))
 
 
-def test_what_is_wrong_is_said(tmp_path):
-    lines = tmp_path / "lines.jsonl"
-    lines.write_text('{"body": "x"}\n' * 3)
-    with pytest.raises(DataInvalid, match="no column 'text'; it has body"):
-        load(lines)
-    numbers = tmp_path / "numbers.jsonl"
-    numbers.write_text('{"text": 1}\n' * 3)
-    with pytest.raises(DataInvalid, match="int, not text"):
-        load(numbers)
+def write(path, content):
+    path.write_bytes(content) if isinstance(content, bytes) else path.write_text(content)
+    return path
+
+
+def test_rows_without_text_are_passed_over(tmp_path):
+    lines = [{"text": "One."}, {"text": None}, {"text": " \n"}, {"text": "Two."}, {"text": "Three."}, {"text": ""}]
+    documents = load(write(tmp_path / "gaps.jsonl", "\n".join(map(json.dumps, lines))), held_out=0.4)
+    assert (list(documents.train), list(documents.evaluation)) == (["One."], ["Two.", "Three."])
+
+
+def test_a_file_is_mapped_and_not_copied(tmp_path):
+    """What is held in memory does not grow with the file."""
+    path = tmp_path / "large.jsonl"
+    with path.open("w") as lines:
+        lines.writelines(json.dumps({"text": f"{i} " + "x" * 2000}) + "\n" for i in range(20_000))
+    documents = load(path)
+    tracemalloc.start()
+    allocated = pa.total_allocated_bytes()
+    assert [len(some) > 2000 for some in itertools.islice(documents.train, 2)] == [True, True]
+    assert sum(1 for _ in documents.evaluation) == 2000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak + pa.total_allocated_bytes() - allocated < path.stat().st_size / 10
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("lines.jsonl", '{"body": "x"}\n' * 3, "no column 'text'; it has body"),
+        ("numbers.jsonl", '{"text": 1}\n' * 3, "Row 0 of column 'text' of numbers.jsonl holds int, not text"),
+        ("numbers.csv", "text\n1\n2\n3\n", "holds int, not text"),
+        ("blank.jsonl", '{"text": ""}\n' * 3, "blank.jsonl has no text in column 'text'"),
+        ("empty.jsonl", "", "empty.jsonl as json is empty"),
+        ("empty.txt", " \n\n ", "no text"),
+        ("single.txt", "One story.", "too few to hold out 10%"),
+        ("binary.txt", b"\xff\xfe\x00", "UTF-8"),
+        ("notes.md", "text", r"not one of: \.txt"),
+        ("broken.parquet", b"no parquet", r"Cannot read broken\.parquet as parquet: .*footer"),
+        ("broken.jsonl", '{"text": "a"}\n{"text": \n', r"Cannot read broken\.jsonl as json"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, name, content, message):
+    with pytest.raises(DataInvalid, match=message):
+        list(load(write(tmp_path / name, content)).train)
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(DataInvalid, match="no file"):
         load(tmp_path / "absent.txt")
-    empty = tmp_path / "empty.txt"
-    empty.write_text(" \n\n ")
-    with pytest.raises(DataInvalid, match="no text"):
-        load(empty)
-    single = tmp_path / "single.txt"
-    single.write_text("One story.")
-    with pytest.raises(DataInvalid, match="too few to hold out 10%"):
-        load(single)
-    binary = tmp_path / "binary.txt"
-    binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataInvalid, match="UTF-8"):
-        load(binary)
-    with pytest.raises(DataInvalid, match=r"not one of: \.txt"):
-        load(__file__)
-    broken = tmp_path / "broken.parquet"
-    broken.write_bytes(b"no parquet")
-    with pytest.raises(DataInvalid, match=r"Cannot read broken\.parquet"):
-        load(broken)
 
 
 def test_files_outside_the_allowed_roots_are_refused(file, tmp_path):

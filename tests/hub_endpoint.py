@@ -1,0 +1,144 @@
+"""The read side of the hub protocol over a real socket: serves folders, under a path prefix, at one commit.
+
+`owner/name` under `root` is a model; `datasets/owner/name` is a dataset.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """What it serves, and what it was asked for."""
+
+    root: Path
+    url: str = ""
+    requests: list[str] = field(default_factory=list)
+
+    def run(self, code: str, *arguments: str, home: Path, **environment: str) -> object:
+        """What a fresh process prints as JSON; huggingface_hub reads its settings when it is imported."""
+        variables = {**os.environ, "HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+        variables |= {"HF_HUB_DISABLE_TELEMETRY": "1", **environment}
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[Hub]:
+    """A hub that answers while the context lasts."""
+    root.mkdir()
+    hub = Hub(root)
+    server = _Server(hub)
+    hub.url = f"http://127.0.0.1:{server.server_port}/hub"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = hub
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """The protocol as huggingface_hub and datasets speak it."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0].removeprefix("/hub/")
+        self.server.hub.requests.append(self.path)
+        if path.startswith("api/"):
+            self._api(path.removeprefix("api/").removeprefix("models/").split("/"))
+        else:
+            name, _, rest = path.partition("/resolve/")
+            self._file(name, *rest.split("/", 1))
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        """Which of these paths are files."""
+        self.server.hub.requests.append(self.path)
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["paths"]
+        folder = self.server.hub.root / self.path.removeprefix("/hub/api/").partition("/paths-info/")[0]
+        self._send(200, json.dumps([entry for entry in _tree(folder) if entry["path"] in asked]).encode())
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep the test output quiet."""
+
+    def _api(self, parts: list[str]) -> None:
+        depth = 3 if parts[0] == "datasets" else 2
+        folder = self.server.hub.root.joinpath(*parts[:depth])
+        what, revision, *_ = [*parts[depth:], "", "main"] if len(parts) == depth else parts[depth:]
+        if "broken" in parts[depth - 1]:
+            self._send(500, b"{}")
+        elif not folder.is_dir() or revision not in ("main", COMMIT):
+            kind = "RevisionNotFound" if folder.is_dir() else "RepoNotFound"
+            self._send(404, b"{}", {"X-Error-Code": kind})
+        else:
+            self._send(200, json.dumps(_tree(folder) if what == "tree" else _info(folder)).encode())
+
+    def _file(self, name: str, revision: str, path: str) -> None:
+        file = self.server.hub.root / name / path
+        if revision not in ("main", COMMIT) or not file.is_file():
+            kind = "EntryNotFound" if file.parent.is_dir() else "RepoNotFound"
+            self._send(404, b"", {"X-Error-Code": kind, "X-Repo-Commit": COMMIT})
+            return
+        content, headers = file.read_bytes(), {"ETag": f'"{_sha(file)}"', "X-Repo-Commit": COMMIT}
+        if (asked := self.headers.get("Range")) is None:
+            self._send(200, content, headers)
+            return
+        first, last = asked.removeprefix("bytes=").split("-")
+        part = content[int(first) : int(last) + 1 if last else None]
+        headers["Content-Range"] = f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"
+        self._send(206, part, headers)
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), "Accept-Ranges": "bytes", **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def _tree(folder: Path) -> list[dict[str, object]]:
+    return [
+        {"type": "file", "path": name, "size": file.stat().st_size, "oid": _sha(file)}
+        for name, file in _files(folder).items()
+    ]
+
+
+def _info(folder: Path) -> dict[str, object]:
+    fields = {"private": False, "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0}
+    name = f"{folder.parent.name}/{folder.name}"
+    return {"id": name, "sha": COMMIT, "siblings": [{"rfilename": n} for n in _files(folder)], **fields}
+
+
+def _sha(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
