@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sentinel.data.loaders.chat import Texts
 from sentinel.data.loaders.documents import load_documents
 from sentinel.data.loaders.splits import Windows, pack_splits, split_training
 from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
@@ -63,8 +64,8 @@ def load_inputs(
     _check_length(spec.data.sequence_length, dense)
     documents = load_documents(spec.data, allowed_roots=allowed_roots)
     windows = pack_splits(
-        documents.train,
-        documents.evaluation,
+        Texts(documents.train, tokenizer),
+        Texts(documents.evaluation, tokenizer),
         tokenizer,
         sequence_length=spec.data.sequence_length,
         training_limit=_training_windows(spec),

@@ -66,6 +66,11 @@ class HubData(Section):
     config: str | None = Field(None, description="Dataset configuration, e.g. `wikitext-2-raw-v1`.")
     revision: str = Field("main", description="Branch, tag or commit.")
     column: str = Field("text", description="Column that holds the text.")
+    chat: bool = Field(
+        default=False,
+        description="The column holds conversations, lists of messages with `role` and `content`, which the "
+        "tokenizer's chat template writes out.",
+    )
     splits: Splits = Field(default_factory=Splits, description="Which split serves what.")
     streaming: bool = Field(
         default=False, description="Read no more of the dataset than the run needs, and keep none of it on disk."
@@ -83,6 +88,11 @@ class PathData(Section):
         0.1, gt=0, lt=1, description="Share of `train`, from its end, kept for evaluation when `evaluation` is null."
     )
     column: str = Field("text", description="Column that holds the text; txt files have only `text`.")
+    chat: bool = Field(
+        default=False,
+        description="The column holds conversations, lists of messages with `role` and `content`, which the "
+        "tokenizer's chat template writes out.",
+    )
     sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from sentinel.data.loaders.columns import Column, reading
+from sentinel.data.loaders.columns import Column, Document, reading
 from sentinel.data.stories import Split, split_stories
 from sentinel.errors import DataInvalid
 from sentinel.paths import check_roots
@@ -24,13 +24,13 @@ _BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parq
 
 @dataclass(frozen=True, kw_only=True)
 class Documents:
-    """Texts of the two splits, in their original order; iterable more than once.
+    """Texts or conversations of the two splits, in their original order; iterable more than once.
 
     Files and datasets are read while they are iterated over, which raises what `Column` says.
     """
 
-    train: Iterable[str]
-    evaluation: Iterable[str]
+    train: Iterable[Document]
+    evaluation: Iterable[Document]
     description: str
 
 
@@ -87,7 +87,7 @@ def _from_hub(source: HubData) -> Documents:
     def column(split: str) -> Column:
         with reading(f"split {split!r} of {where}"):
             dataset = (builder.as_streaming_dataset if source.streaming else builder.as_dataset)(split=split)
-        return Column(dataset, source.column, f"split {split!r} of {where}")
+        return Column(dataset, source.column, f"split {split!r} of {where}", chat=source.chat)
 
     return Documents(
         train=column(source.splits.train),
@@ -107,8 +107,8 @@ def _from_files(source: PathData, allowed_roots: Sequence[Path] | None) -> Docum
         _check_other(file, other)
         description, evaluation = other.name, _open(other)
     return Documents(
-        train=Column(train, source.column, file.name),
-        evaluation=Column(evaluation, source.column, description),
+        train=Column(train, source.column, file.name, chat=source.chat),
+        evaluation=Column(evaluation, source.column, description, chat=source.chat),
         description=description,
     )
 

@@ -92,7 +92,7 @@ def test_a_file_is_mapped_and_not_copied(tmp_path):
         ("lines.jsonl", '{"body": "x"}\n' * 3, "no column 'text'; it has body"),
         ("numbers.jsonl", '{"text": 1}\n' * 3, "Row 0 of column 'text' of numbers.jsonl holds int, not text"),
         ("numbers.csv", "text\n1\n2\n3\n", "holds int, not text"),
-        ("blank.jsonl", '{"text": ""}\n' * 3, "blank.jsonl has no text in column 'text'"),
+        ("blank.jsonl", '{"text": ""}\n' * 3, "blank.jsonl has nothing in column 'text'"),
         ("empty.jsonl", "", "empty.jsonl as json is empty"),
         ("empty.txt", " \n\n ", "no text"),
         ("single.txt", "One story.", "too few to hold out 10%"),
