@@ -17,6 +17,7 @@ from sentinel.inputs import Inputs, check_inputs, load_inputs
 from sentinel.manifest import read_sources
 from sentinel.measuring import continue_prompts, measure, task_results
 from sentinel.model_shape import read_shape
+from sentinel.models import document_isolation
 from sentinel.models.evaluation import PROTOCOL, mean_loss
 from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
@@ -337,7 +338,9 @@ class _Run:
                 sequence_length=length,
                 windows=windows,
                 tokens=windows * (length - 1),
-                description=PROTOCOL,
+                description=f"{PROTOCOL} {document_isolation.PROTOCOL}"
+                if self.spec.data.isolate_documents
+                else PROTOCOL,
             ),
             timings_s={phase: round(seconds, 3) for phase, seconds in self.tracker.timings_s.items()},
             memory=memory,

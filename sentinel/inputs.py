@@ -13,7 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sentinel.data.loaders.chat import Texts
 from sentinel.data.loaders.documents import load_documents
 from sentinel.data.loaders.splits import Windows, pack_splits, split_training
+from sentinel.data.loaders.windows import start_token
 from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
+from sentinel.models.document_isolation import isolate_documents
 from sentinel.models.families.base import Family
 from sentinel.models.loaders.load import load_model
 from sentinel.models.optimized.export import resolve_form
@@ -62,6 +64,8 @@ def load_inputs(
         spec.model, device=device, dtype=spec.model.dtype, allowed_roots=allowed_roots, admit=admit
     )
     _check_length(spec.data.sequence_length, dense)
+    if spec.data.isolate_documents:
+        isolate_documents(dense, start_token(tokenizer))
     documents = load_documents(spec.data, allowed_roots=allowed_roots)
     windows = pack_splits(
         Texts(documents.train, tokenizer),
@@ -70,6 +74,7 @@ def load_inputs(
         sequence_length=spec.data.sequence_length,
         training_limit=_training_windows(spec),
         evaluation_limit=max(1, spec.evaluate.tokens // spec.data.sequence_length),
+        isolated=spec.data.isolate_documents,
     )
     calibration, training = split_training(
         windows.training, calibration=spec.prune.calibration_sequences, heals=spec.heal is not None

@@ -76,6 +76,9 @@ class HubData(Section):
         default=False, description="Read no more of the dataset than the run needs, and keep none of it on disk."
     )
     sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
+    isolate_documents: bool = Field(
+        default=False, description="Let no token attend to another document in its window than its own."
+    )
 
 
 class PathData(Section):
@@ -94,6 +97,9 @@ class PathData(Section):
         "tokenizer's chat template writes out.",
     )
     sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
+    isolate_documents: bool = Field(
+        default=False, description="Let no token attend to another document in its window than its own."
+    )
 
 
 class BuiltinData(Section):
@@ -101,6 +107,9 @@ class BuiltinData(Section):
 
     source: Literal["builtin"] = Field("builtin", description="Where from.")
     sequence_length: int = Field(128, ge=8, le=32768, description="Tokens per window.")
+    isolate_documents: bool = Field(
+        default=False, description="Let no token attend to another document in its window than its own."
+    )
 
 
 class Evaluate(Section):

@@ -22,6 +22,7 @@ from sentinel.events import (
     Progressed,
 )
 from sentinel.inputs import load_inputs
+from sentinel.models.document_isolation import isolate_documents
 from sentinel.models.evaluation import mean_loss
 from sentinel.pruning.costs import cost_of
 from sentinel.pruning.pruning_module import PruningModule
@@ -301,6 +302,21 @@ def test_whole_layers_go_over_several_cycles_and_the_checkpoint_reloads(tmp_path
     assert all(len(groups) == max(groups) + 1 for layers in result.removed.values() for groups in layers.values())
     assert all(record.removed for record in result.cycles)
     assert reloaded_loss(tmp_path, document) == pytest.approx(result.pruned.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("model", ["builtin/gpt2", "builtin/llama"])
+def test_isolated_documents_stay_so_from_calibration_to_evaluation(tmp_path, model):
+    """The reported loss is that of the checkpoint when its documents are kept apart, and no other."""
+    changes = {"model": model, "prune__cycles": 1, "prune__compensation": "reconstruction", "heal__steps": 2}
+    document = spec(**changes, data__isolate_documents=True)
+    result = experiment.run(document, output=tmp_path, reporter=Recorder())
+    assert result.protocol.description.endswith("Attention and positions stay within documents.")
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint", trust_remote_code=True).eval()
+    inputs = load_inputs(document, allowed_roots=None)
+    mixed = mean_loss(reloaded, inputs.evaluation)
+    isolate_documents(reloaded, inputs.tokenizer.bos_token_id)
+    assert mean_loss(reloaded, inputs.evaluation) == pytest.approx(result.pruned.loss, rel=1e-5)
+    assert mixed != pytest.approx(result.pruned.loss, rel=1e-4)
 
 
 def layers_of(document):

@@ -5,8 +5,9 @@ what of it also occurs among the training documents that were read is left out. 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -38,6 +39,7 @@ def pack_splits(
     sequence_length: int,
     training_limit: int | None,
     evaluation_limit: int,
+    isolated: bool,
 ) -> Windows:
     """Pack at most so many windows of each, without evaluation documents that are training documents word for word.
 
@@ -47,20 +49,17 @@ def pack_splits(
     """
     seen = _Seen(training)
     unseen = _Unseen(evaluation, seen.digests)
+    pack = partial(pack_windows, tokenizer=tokenizer, sequence_length=sequence_length, isolated=isolated)
     return Windows(
-        training=pack_windows(
-            seen, tokenizer, sequence_length=sequence_length, limit=training_limit, use="training text"
-        ),
-        evaluation=_pack_unseen(unseen, tokenizer, sequence_length, evaluation_limit),
+        training=pack(seen, limit=training_limit, use="training text"),
+        evaluation=_pack_unseen(unseen, partial(pack, limit=evaluation_limit, use="evaluation text")),
         left_out=unseen.left_out,
     )
 
 
-def _pack_unseen(
-    unseen: "_Unseen", tokenizer: PreTrainedTokenizerBase, sequence_length: int, limit: int
-) -> torch.Tensor:
+def _pack_unseen(unseen: "_Unseen", pack: Callable[[Iterable[str]], torch.Tensor]) -> torch.Tensor:
     try:
-        return pack_windows(unseen, tokenizer, sequence_length=sequence_length, limit=limit, use="evaluation text")
+        return pack(unseen)
     except DataInvalid as short:
         if not unseen.left_out:
             raise

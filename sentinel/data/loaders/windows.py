@@ -23,20 +23,28 @@ def pack_windows(
     sequence_length: int,
     limit: int | None,
     use: str = "text",
+    isolated: bool = False,
 ) -> torch.Tensor:
     """Turn documents into at most `limit` full windows; None takes all.
 
-    Reads no more documents than it needs; the rest of a last, unfilled window is dropped. `use` names the text in
-    what an error says.
+    Reads no more documents than it needs; the rest of a last, unfilled window is dropped.
+
+    Args:
+        documents: Texts.
+        tokenizer: What makes tokens of them.
+        sequence_length: Tokens per window.
+        limit: Most windows.
+        use: What errors call the text.
+        isolated: Whether each start token has to start a document, so that documents can be told apart.
 
     Returns:
         int64 tensor of shape (windows, sequence_length), on the CPU.
 
     Raises:
-        DataInvalid: The documents do not fill one window.
+        DataInvalid: The documents do not fill one window; or are to be told apart and hold the start token themselves.
         TokenizerInvalid: The tokenizer has no token that starts a document.
     """
-    stream = list(islice(_token_stream(documents, tokenizer), limit and limit * sequence_length))
+    stream = list(islice(_token_stream(documents, tokenizer, isolated=isolated), limit and limit * sequence_length))
     count = len(stream) // sequence_length
     if count == 0:
         raise DataInvalid(
@@ -45,13 +53,29 @@ def pack_windows(
     return torch.tensor(stream[: count * sequence_length], dtype=torch.int64).view(count, sequence_length)
 
 
-def _token_stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[int]:
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of the token that starts a document: BOS, or EOS where there is none.
+
+    Raises:
+        TokenizerInvalid: It has neither.
+    """
+    start: int | None = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         raise TokenizerInvalid("The tokenizer has neither a BOS nor an EOS token to part documents with.")
+    return start
+
+
+def _token_stream(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, *, isolated: bool) -> Iterator[int]:
+    start = start_token(tokenizer)
     for some in _batched(documents):
         # verbose=False: documents longer than the model's context are fine here, they are cut into windows.
         for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
+            if isolated and start in ids:
+                raise DataInvalid(
+                    f"A document holds the token that starts documents, {tokenizer.decode([start])!r}.",
+                    next_step="Part the document there, use a model whose tokenizer has a BOS token, or set "
+                    "`data.isolate_documents: false`.",
+                )
             yield from chain((start,), ids)
 
 

@@ -18,6 +18,7 @@ def pack(training, evaluation, *, length=2, training_limit=None, evaluation_limi
         sequence_length=length,
         training_limit=training_limit,
         evaluation_limit=evaluation_limit,
+        isolated=False,
     )
 
 

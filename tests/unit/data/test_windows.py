@@ -32,6 +32,14 @@ def test_a_tokenizer_without_a_start_token_is_refused():
         pack_windows(["a"], word_tokenizer(), sequence_length=2, limit=None)
 
 
+def test_documents_that_cannot_be_told_apart_are_refused_where_they_must_be():
+    documents = ["a b", "c <end> a"]
+    assert pack_windows(documents, TOKENIZER, sequence_length=7, limit=None).tolist() == [[0, 1, 2, 0, 3, 0, 1]]
+    with pytest.raises(DataInvalid, match="starts documents, '<end>'"):
+        pack_windows(documents, TOKENIZER, sequence_length=7, limit=None, isolated=True)
+    assert len(pack_windows(documents[:1] * 7, TOKENIZER, sequence_length=7, limit=None, isolated=True)) == 3
+
+
 def test_batches_hold_every_window_once_in_order():
     windows = torch.arange(10 * 1000).view(10, 1000)
     batches = list(token_batches(windows))
