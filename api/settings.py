@@ -51,6 +51,10 @@ class Settings(BaseSettings):
         [],
         description="Folders that `source: path` of models and data may lie in, parted like PATH; none by default.",
     )
+    cache: Path = Field(
+        default_factory=lambda data: data["home"] / "cache",
+        description="Folder in which workers keep the tokens of texts from one job to the next.",
+    )
     lease_s: float = Field(60.0, gt=0, description="Seconds without a heartbeat after which a worker counts as lost.")
     heartbeat_s: float = Field(
         default_factory=lambda data: min(LONGEST_HEARTBEAT_S, data["lease_s"] / 6),
@@ -85,10 +89,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
 
-    @field_validator("home")
+    @field_validator("home", "cache")
     @classmethod
-    def _resolve(cls, home: Path) -> Path:
-        return home.expanduser().resolve()
+    def _resolve(cls, folder: Path) -> Path:
+        return folder.expanduser().resolve()
 
     @field_validator("model_roots", mode="before")
     @classmethod

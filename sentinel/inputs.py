@@ -5,14 +5,16 @@ Knows what a spec asks of a model and a text together; changes neither.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sentinel.data.loaders.chat import Texts
-from sentinel.data.loaders.documents import load_documents
-from sentinel.data.loaders.splits import Windows, pack_splits, split_training
+from sentinel.data.loaders.documents import Documents, load_documents
+from sentinel.data.loaders.splits import Packing, Windows, pack_splits, split_training
+from sentinel.data.loaders.token_cache import TokenCache, cache_folder, cache_key
 from sentinel.data.loaders.windows import start_token
 from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
 from sentinel.models.document_isolation import isolate_documents
@@ -67,15 +69,7 @@ def load_inputs(
     if spec.data.isolate_documents:
         isolate_documents(dense, start_token(tokenizer))
     documents = load_documents(spec.data, allowed_roots=allowed_roots)
-    windows = pack_splits(
-        Texts(documents.train, tokenizer),
-        Texts(documents.evaluation, tokenizer),
-        tokenizer,
-        sequence_length=spec.data.sequence_length,
-        training_limit=_training_windows(spec),
-        evaluation_limit=max(1, spec.evaluate.tokens // spec.data.sequence_length),
-        isolated=spec.data.isolate_documents,
-    )
+    windows = _windows(documents, tokenizer, _packing(spec))
     calibration, training = split_training(
         windows.training, calibration=spec.prune.calibration_sequences, heals=spec.heal is not None
     )
@@ -90,6 +84,24 @@ def load_inputs(
         text=_describe(documents.description, windows),
         tasks=tasks,
     )
+
+
+def _packing(spec: Spec) -> Packing:
+    return Packing(
+        sequence_length=spec.data.sequence_length,
+        training_limit=_training_windows(spec),
+        evaluation_limit=max(1, spec.evaluate.tokens // spec.data.sequence_length),
+        isolated=spec.data.isolate_documents,
+    )
+
+
+def _windows(documents: Documents, tokenizer: PreTrainedTokenizerBase, packing: Packing) -> Windows:
+    """Of an earlier run, if it kept them; text without a digest is not worth keeping."""
+    training, evaluation = (Texts(split, tokenizer) for split in (documents.train, documents.evaluation))
+    pack = partial(pack_splits, training, evaluation, tokenizer, packing)
+    if documents.content is None:
+        return pack()
+    return TokenCache(folder=cache_folder()).windows(cache_key(documents.content, tokenizer, packing), pack)
 
 
 def _training_windows(spec: Spec) -> int | None:

@@ -24,6 +24,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_token_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's own as it is, and tests apart from what earlier ones left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SENTINEL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def processes_of(home: Path) -> list[psutil.Process]:
     """Every process that serves the installation in `home`, or works in a folder of it."""
     return [process for process in psutil.process_iter() if _belongs(process, home)]

@@ -30,9 +30,10 @@ logger = logging.getLogger(__name__)
 # -P: the child must not import what an experiment writes into its folder.
 RUNNER = ("-P", "-m", "worker.runner")
 
-# What a child may inherit: paths, locale, proxies, how it logs, and the settings of its numerical libraries.
+# What a child may inherit: paths, locale, proxies, caches, how it logs, and the settings of its numerical libraries.
 INHERITED_NAMES = frozenset(
     {"PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "SENTINEL_LOG_FORMAT"}
+    | {"SENTINEL_CACHE", "XDG_CACHE_HOME"}
 )
 INHERITED_PREFIXES = ("HF_", "CUDA", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH_", "LC_")
 PROXY_NAMES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"})
@@ -97,7 +98,7 @@ class Runner:
     """One child process with its own folder, session and log; runs one assignment and ends.
 
     Args:
-        environment: Variables beside this process's own, to say on which device it runs.
+        environment: Variables beside this process's own, to say on which device it runs and where its cache is.
 
     Attributes:
         folder: The child's scratch folder; `output` in it is its working directory.

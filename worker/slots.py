@@ -19,12 +19,19 @@ logger = logging.getLogger(__name__)
 class Slot:
     """One place for a job.
 
+    Args:
+        device: Where its runners compute.
+        cache: What its runners may keep for each other.
+        new_folder: Makes a scratch folder for a runner.
+        start: Starts a runner's process.
+
     Attributes:
         needs_bytes: What the job that runs here will take of the device's memory; 0 without one.
     """
 
-    def __init__(self, device: Device, new_folder: Callable[[], Path], start: Start) -> None:
+    def __init__(self, device: Device, cache: Path, new_folder: Callable[[], Path], start: Start) -> None:
         self.device = device
+        self._environment = {**device.environment, "SENTINEL_CACHE": str(cache)}
         self.needs_bytes = 0
         self._start = start
         self._new_folder = new_folder
@@ -67,7 +74,7 @@ class Slot:
         self._warm.close()
 
     def _new_runner(self) -> Runner:
-        return Runner(self._new_folder(), self.device.environment, self._start)
+        return Runner(self._new_folder(), self._environment, self._start)
 
 
 def free_memory(slot: Slot, slots: Sequence[Slot]) -> Memory:

@@ -88,7 +88,8 @@ class Supervisor:
             slot.close()
 
     def _new_slot(self, device: Device) -> Slot:
-        return Slot(device, self._scratch.new_folder, self._fork_server.start if device.forks else spawn)
+        start = self._fork_server.start if device.forks else spawn
+        return Slot(device, self._settings.cache, self._scratch.new_folder, start)
 
     def drain(self) -> None:
         """Take no further job and give back those that run. Returns at once; safe in a signal handler."""

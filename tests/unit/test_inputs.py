@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from sentinel.data.loaders.splits import Windows
+from sentinel.data.loaders.token_cache import TokenCache
 from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
 from sentinel.inputs import check_inputs, load_inputs
 from sentinel.spec import parse_spec
@@ -121,3 +123,18 @@ def test_text_for_calibration_alone_is_refused_where_healing_is_asked_for(tmp_pa
     with pytest.raises(DataInvalid, match=r"2 window.* leaves none to heal on"):
         loaded_from(tmp_path, ["One day a dog saw a ball. " * 10, STORIES[0]], heal={"steps": 1})
     assert len(loaded_from(tmp_path, ["One day a dog saw a ball. " * 10, STORIES[0]]).calibration) == 2
+
+
+def test_a_second_run_takes_the_tokens_of_the_first(tmp_path, monkeypatch):
+    """Shown by what cannot come from the text: tokens that somebody put in their place."""
+    monkeypatch.setenv("SENTINEL_CACHE", str(tmp_path / "cache"))
+    first, again = (loaded_from(tmp_path, STORIES) for _ in range(2))
+    assert torch.equal(first.calibration, again.calibration)
+    (file,) = (tmp_path / "cache" / "tokens").iterdir()
+    file.unlink()
+    ones = Windows(training=torch.ones(2, 32).long(), evaluation=torch.ones(2, 32).long(), left_out=7)
+    TokenCache(folder=file.parent).windows(file.stem, lambda: ones)
+    found = loaded_from(tmp_path, STORIES)
+    assert torch.equal(found.calibration, ones.training)
+    assert "without 7 document(s)" in found.text
+    assert not torch.equal(loaded_from(tmp_path, STORIES[::-1]).calibration, ones.training)

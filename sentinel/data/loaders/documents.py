@@ -4,6 +4,8 @@ Knows files, hub datasets and the built-in stories; knows nothing of tokens. The
 never overlap: they are different files, different splits, or different ends of one file.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from sentinel.spec import BuiltinData, DataSource, HubData, PathData
 
 # The line that parts documents in the plain-text dumps of common corpora.
 DOCUMENT_SEPARATOR = "<|endoftext|>"
+# Without it, `datasets` prefers a folder of that name.
+HUB_PREFIX = "hf://datasets/"
 _BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -27,11 +31,16 @@ class Documents:
     """Texts or conversations of the two splits, in their original order; iterable more than once.
 
     Files and datasets are read while they are iterated over, which raises what `Column` says.
+
+    Attributes:
+        description: What the evaluation text is, for people.
+        content: Digest of both texts and of how they are read; None where reading them is as quick as finding out.
     """
 
     train: Iterable[Document]
     evaluation: Iterable[Document]
     description: str
+    content: str | None
 
 
 def load_documents(source: DataSource, *, allowed_roots: Sequence[Path] | None) -> Documents:
@@ -58,6 +67,7 @@ def _builtin() -> Documents:
         train=_Stories("train", BUILTIN_TRAIN_STORIES),
         evaluation=_Stories("evaluation", BUILTIN_EVALUATION_STORIES),
         description="built-in stories",
+        content=None,
     )
 
 
@@ -80,7 +90,7 @@ class _Stories:
 def _from_hub(source: HubData) -> Documents:
     where = f"dataset {source.id!r}"
     with reading(where):
-        builder = datasets.load_dataset_builder(source.id, source.config, revision=source.revision)
+        builder = datasets.load_dataset_builder(HUB_PREFIX + source.id, source.config, revision=source.revision)
         if not source.streaming:
             builder.download_and_prepare()
 
@@ -93,12 +103,13 @@ def _from_hub(source: HubData) -> Documents:
         train=column(source.splits.train),
         evaluation=column(source.splits.evaluation),
         description=f"hub:{source.id}",
+        content=_content(source, builder.hash),  # the commit
     )
 
 
 def _from_files(source: PathData, allowed_roots: Sequence[Path] | None) -> Documents:
     file = check_roots(Path(source.train), allowed_roots)
-    train = _open(file)
+    train, files = _open(file), [file]
     if source.evaluation is None:
         description = f"last {source.held_out:.0%} of {file.name}"
         train, evaluation = _hold_out(train, source.held_out, file.name)
@@ -106,11 +117,25 @@ def _from_files(source: PathData, allowed_roots: Sequence[Path] | None) -> Docum
         other = check_roots(Path(source.evaluation), allowed_roots)
         _check_other(file, other)
         description, evaluation = other.name, _open(other)
+        files.append(other)
     return Documents(
         train=Column(train, source.column, file.name, chat=source.chat),
         evaluation=Column(evaluation, source.column, description, chat=source.chat),
         description=description,
+        content=_content(source, *(_sha256(each) for each in files)),
     )
+
+
+def _content(source: HubData | PathData, *contents: str) -> str:
+    """Digest of a section in which what its files or its dataset hold stands for where they lie."""
+    section = source.model_dump(mode="json", exclude={"train", "evaluation"})
+    return hashlib.sha256(json.dumps([section, contents], sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    """With the suffix, by which a file is read."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() + file.suffix
 
 
 def _check_other(file: Path, other: Path) -> None:

@@ -30,18 +30,32 @@ class Windows:
     evaluation: torch.Tensor
     left_out: int
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The windows by their use."""
+        return {"training": self.training, "evaluation": self.evaluation}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How documents become windows.
+
+    Attributes:
+        sequence_length: Tokens per window.
+        training_limit: Most windows for training; None takes all.
+        evaluation_limit: Most windows for evaluation.
+        isolated: As `pack_windows` says.
+    """
+
+    sequence_length: int
+    training_limit: int | None
+    evaluation_limit: int
+    isolated: bool
+
 
 def pack_splits(
-    training: Iterable[str],
-    evaluation: Iterable[str],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    sequence_length: int,
-    training_limit: int | None,
-    evaluation_limit: int,
-    isolated: bool,
+    training: Iterable[str], evaluation: Iterable[str], tokenizer: PreTrainedTokenizerBase, packing: Packing
 ) -> Windows:
-    """Pack at most so many windows of each, without evaluation documents that are training documents word for word.
+    """Pack windows of both, without evaluation documents that are training documents word for word.
 
     Raises:
         DataInvalid: One of them does not fill a window; for evaluation, with what is left of it.
@@ -49,10 +63,12 @@ def pack_splits(
     """
     seen = _Seen(training)
     unseen = _Unseen(evaluation, seen.digests)
-    pack = partial(pack_windows, tokenizer=tokenizer, sequence_length=sequence_length, isolated=isolated)
+    pack = partial(
+        pack_windows, tokenizer=tokenizer, sequence_length=packing.sequence_length, isolated=packing.isolated
+    )
     return Windows(
-        training=pack(seen, limit=training_limit, use="training text"),
-        evaluation=_pack_unseen(unseen, partial(pack, limit=evaluation_limit, use="evaluation text")),
+        training=pack(seen, limit=packing.training_limit, use="training text"),
+        evaluation=_pack_unseen(unseen, partial(pack, limit=packing.evaluation_limit, use="evaluation text")),
         left_out=unseen.left_out,
     )
 

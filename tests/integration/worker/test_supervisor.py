@@ -108,7 +108,8 @@ def fork_servers():
 def settings(tmp_path_factory, migrated_sqlite):
     folder = tmp_path_factory.mktemp("worker")
     database_url = f"sqlite:///{shutil.copy(migrated_sqlite, folder)}"
-    return Settings(home=folder / "home", database_url=database_url, heartbeat_s=0.2, lease_s=30)
+    roots = [folder / "texts"]
+    return Settings(home=folder / "home", database_url=database_url, heartbeat_s=0.2, lease_s=30, model_roots=roots)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +183,18 @@ def test_a_retry_goes_on_behind_what_a_cancelled_job_kept(bench):
     assert (bench.job(job_id).state, bench.job(job_id).parent_id) == (State.SUCCEEDED, parent)
     assert bench.says(job_id, "Resumed after cycle 1")
     assert not bench.says(parent, "Resumed")
+
+
+def test_tokens_are_kept_in_the_workers_folder(bench, settings):
+    (text,) = settings.model_roots
+    text.mkdir()
+    (text / "stories.txt").write_text("\n\n".join(f"One day a dog saw {n} cats. " * 20 for n in range(40)))
+    data = {"source": "path", "train": str(text / "stories.txt"), "sequence_length": 64}
+    job_id = bench.submit(data=data)
+    bench.run_queue()
+    assert bench.job(job_id).state is State.SUCCEEDED
+    (kept,) = (settings.cache / "tokens").iterdir()
+    assert kept.suffix == ".safetensors"
 
 
 def states(bench, job_id):

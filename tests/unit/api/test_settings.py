@@ -21,6 +21,7 @@ def test_everything_on_disk_is_under_home(tmp_path):
     assert settings.home == tmp_path / ".sentinel"
     assert settings.database_url == f"sqlite:///{tmp_path}/.sentinel/sentinel.db"
     assert settings.storage_uri == f"file://{tmp_path}/.sentinel/storage"
+    assert settings.cache == tmp_path / ".sentinel" / "cache"
 
 
 def test_the_environment_decides(monkeypatch):

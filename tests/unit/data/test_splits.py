@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sentinel.data.loaders.splits import pack_splits, split_training
+from sentinel.data.loaders.splits import Packing, pack_splits, split_training
 from sentinel.errors import DataInvalid
 from tests.unit.data.words import word_tokenizer
 
@@ -11,15 +11,10 @@ TOKENIZER = word_tokenizer(eos_token="<end>")
 
 
 def pack(training, evaluation, *, length=2, training_limit=None, evaluation_limit=100):
-    return pack_splits(
-        training,
-        evaluation,
-        TOKENIZER,
-        sequence_length=length,
-        training_limit=training_limit,
-        evaluation_limit=evaluation_limit,
-        isolated=False,
+    packing = Packing(
+        sequence_length=length, training_limit=training_limit, evaluation_limit=evaluation_limit, isolated=False
     )
+    return pack_splits(training, evaluation, TOKENIZER, packing)
 
 
 def test_evaluation_leaves_out_what_training_read():
