@@ -96,6 +96,8 @@ def run(
         budget = _Budget(spec, log, memory_bytes)
         with tracker.phase(Phase.LOADING):
             inputs = load_inputs(spec, allowed_roots=allowed_roots, admit=budget.admit)
+            for doubt in inputs.doubts:
+                tracker.message(doubt, level="warning")
             check_inputs(spec, inputs)
         run_ = _Run(
             spec,

@@ -20,6 +20,7 @@ from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
 from sentinel.models.document_isolation import isolate_documents
 from sentinel.models.families.base import Family
 from sentinel.models.loaders.load import load_model
+from sentinel.models.loaders.tokenizer import doubts
 from sentinel.models.optimized.export import resolve_form
 from sentinel.models.optimized.gguf import check_gguf
 from sentinel.models.task_evaluation import Tasks, load_tasks
@@ -39,6 +40,7 @@ class Inputs:
         training: Those behind them, for healing; none where the spec does not heal.
         evaluation: Of text that neither of them holds.
         text: What was evaluated on, for people.
+        doubts: What suggests that the tokenizer is not the model's, for people.
     """
 
     dense: PreTrainedModel
@@ -49,6 +51,7 @@ class Inputs:
     evaluation: torch.Tensor
     text: str
     tasks: Tasks
+    doubts: Sequence[str]
 
 
 def load_inputs(
@@ -83,6 +86,7 @@ def load_inputs(
         evaluation=windows.evaluation.to(device),
         text=_describe(documents.description, windows),
         tasks=tasks,
+        doubts=doubts(tokenizer, dense),
     )
 
 

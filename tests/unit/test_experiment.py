@@ -24,6 +24,7 @@ from sentinel.events import (
 from sentinel.inputs import load_inputs
 from sentinel.models.document_isolation import isolate_documents
 from sentinel.models.evaluation import mean_loss
+from sentinel.paths import BUILTIN_MODELS
 from sentinel.pruning.costs import cost_of
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.result import Result
@@ -399,6 +400,18 @@ def test_protected_layers_are_untouched(tmp_path):
     )
     assert all(0 not in layers for layers in result.removed.values())
     assert all(result.removed.values())
+
+
+def test_a_tokenizer_that_is_hardly_the_models_is_told_at_the_start(finished, tmp_path):
+    folder = shutil.copytree(BUILTIN_MODELS / "llama", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"bos_token_id": 5}))
+    recorder = Recorder()
+    document = spec(model={"source": "path", "path": str(folder)}, heal=None, prune__cycles=1)
+    experiment.run(document, output=tmp_path / "run", reporter=recorder)
+    (warning,) = [event for event in recorder.of(MessageLogged) if event.level == "warning"]
+    assert "BOS is 5. Check that this is the model's own tokenizer." in warning.text
+    assert not [event for event in finished[1].of(MessageLogged) if event.level == "warning"]
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "global"])

@@ -12,6 +12,8 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 
 from sentinel.errors import DataInvalid, TokenizerInvalid
 
+# Embeddings are rounded up and hold tokens in reserve; a tenth of them is more than that.
+_UNUSED_SHARE = 0.1
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -46,10 +48,43 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel)
     Raises:
         TokenizerInvalid: It has not.
     """
-    largest = max(tokenizer.get_vocab().values())
-    rows = model.get_input_embeddings().weight.shape[0]
-    if largest >= rows:
-        raise TokenizerInvalid(f"The tokenizer has ids up to {largest}; the model embeds only {rows}.")
+    rows = _rows(model)
+    beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
+    if beyond:
+        number, token = beyond[0]
+        raise TokenizerInvalid(
+            f"The tokenizer has {len(beyond)} token(s) beyond the {rows} that the model embeds, "
+            f"first {token!r} ({number}).",
+            next_step="Use the tokenizer that the model was trained with, take out tokens that were added to it, or "
+            "make the model larger with `resize_token_embeddings`.",
+        )
+
+
+def doubts(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[str]:
+    """What suggests that the two do not belong together, for people; none of it need do harm.
+
+    Not that their end or pad tokens differ: chat models end turns with a token of their own, and no window is padded.
+    """
+    rows, known = _rows(model), len(tokenizer.get_vocab())
+    found = []
+    if known < (1 - _UNUSED_SHARE) * rows:
+        found.append(f"The tokenizer knows {known} tokens, the model embeds {rows}.")
+    own, declared = tokenizer.bos_token_id, getattr(model.config, "bos_token_id", None)
+    if None not in (own, declared) and own != declared:
+        found.append(
+            f"Documents will start with the tokenizer's BOS, {tokenizer.bos_token!r} ({own}); the model's config says "
+            f"that BOS is {declared}."
+        )
+    for name in ("bos_token_id", "eos_token_id"):
+        ids = getattr(model.config, name, None)
+        if beyond := [number for number in (ids if isinstance(ids, list) else [ids]) if (number or 0) >= rows]:
+            found.append(f"The model's config says that {name} is {beyond[0]}; the model embeds {rows} tokens.")
+    return [f"{each} Check that this is the model's own tokenizer." for each in found]
+
+
+def _rows(model: PreTrainedModel) -> int:
+    rows: int = model.get_input_embeddings().weight.shape[0]
+    return rows
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from sentinel.errors import DataInvalid, TokenizerInvalid
 from sentinel.models.loaders.load import load_model
-from sentinel.models.loaders.tokenizer import check_vocabulary, generate, load_tokenizer
+from sentinel.models.loaders.tokenizer import check_vocabulary, doubts, generate, load_tokenizer
 from sentinel.spec import PathModel
 from tests.unit.models.conftest import CONFIGS, make_loaded, make_tokenizer
 
@@ -83,7 +83,51 @@ def test_a_damaged_tokenizer_is_invalid(saved_models, tmp_path):
         load_model(PathModel(path=str(folder)), device="cpu", dtype="float32")
 
 
-def test_a_tokenizer_with_more_ids_than_the_model_embeds_is_invalid():
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=2, n_positions=8))
-    with pytest.raises(TokenizerInvalid, match="up to 30; the model embeds only 10"):
-        check_vocabulary(make_tokenizer(), model)
+def small_model(**config):
+    return GPT2LMHeadModel(GPT2Config(**{"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8, **config}))
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_embeds_is_invalid(saved_models, tmp_path):
+    with pytest.raises(
+        TokenizerInvalid, match=r"21 token\(s\) beyond the 10 that the model embeds, first 'cat' \(10\)"
+    ):
+        check_vocabulary(make_tokenizer(), small_model(vocab_size=10))
+    folder = shutil.copytree(saved_models / "llama", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(TokenizerInvalid, match=r"first '\[PAD\]' \(31\)") as refused:
+        load_model(PathModel(path=str(folder)), device="cpu", dtype="float32")
+    assert "resize_token_embeddings" in refused.value.instance_next_step
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"vocab_size": 31, "bos_token_id": 0, "eos_token_id": 0}, []),
+        ({"vocab_size": 33, "bos_token_id": None, "eos_token_id": [0, 7]}, []),
+        (
+            {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 7},
+            ["The tokenizer knows 31 tokens, the model embeds 40"],
+        ),
+        ({"vocab_size": 31, "bos_token_id": 5, "eos_token_id": 0}, [r"tokenizer's BOS, '<|endoftext|>' (0); .* is 5"]),
+        (
+            {"vocab_size": 31, "bos_token_id": None, "eos_token_id": [0, 50256]},
+            ["eos_token_id is 50256; the model embeds 31"],
+        ),
+    ],
+)
+def test_what_suggests_another_tokenizer_is_said_and_chat_models_are_not_suspected(config, found):
+    said = doubts(make_tokenizer(), small_model(**config))
+    assert len(said) == len(found)
+    for text, part in zip(said, found, strict=True):
+        for piece in part.split(".*"):
+            assert piece in text
+
+
+def test_the_models_at_hand_raise_no_doubts(shared_models):
+    folders = [file.parent for file in shared_models.glob("*/config.json")]
+    assert folders
+    for folder in folders:
+        model, tokenizer, _ = load_model(PathModel(path=str(folder)), device="cpu", dtype="float32")
+        assert doubts(tokenizer, model) == []
