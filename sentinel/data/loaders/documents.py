@@ -109,20 +109,21 @@ def _from_hub(source: HubData) -> Documents:
 
 def _from_files(source: PathData, allowed_roots: Sequence[Path] | None) -> Documents:
     file = check_roots(Path(source.train), allowed_roots)
-    train, files = _open(file), [file]
+    digests = [_digest(file)]
+    train = _open(file, digests[0])
     if source.evaluation is None:
         description = f"last {source.held_out:.0%} of {file.name}"
         train, evaluation = _hold_out(train, source.held_out, file.name)
     else:
         other = check_roots(Path(source.evaluation), allowed_roots)
         _check_other(file, other)
-        description, evaluation = other.name, _open(other)
-        files.append(other)
+        digests.append(_digest(other))
+        description, evaluation = other.name, _open(other, digests[1])
     return Documents(
         train=Column(train, source.column, file.name, chat=source.chat),
         evaluation=Column(evaluation, source.column, description, chat=source.chat),
         description=description,
-        content=_content(source, *(_sha256(each) for each in files)),
+        content=_content(source, *digests),
     )
 
 
@@ -132,8 +133,12 @@ def _content(source: HubData | PathData, *contents: str) -> str:
     return hashlib.sha256(json.dumps([section, contents], sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(file: Path) -> str:
-    """With the suffix, by which a file is read."""
+def _digest(file: Path) -> str:
+    """Of what the file holds, and of how it is read."""
+    if not file.is_file():
+        raise DataInvalid(f"There is no file {file}.")
+    if file.suffix not in {".txt", *_BUILDERS}:
+        raise DataInvalid(f"{file.name} is not one of: .txt, {', '.join(_BUILDERS)}.")
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest() + file.suffix
 
@@ -155,17 +160,15 @@ def _hold_out(dataset: Any, share: float, where: str) -> tuple[Any, Any]:  # noq
     return dataset.select(range(cut)), dataset.select(range(cut, count))
 
 
-def _open(path: Path) -> Any:  # noqa: ANN401 - datasets is untyped
+def _open(file: Path, digest: str) -> Any:  # noqa: ANN401 - datasets is untyped
     """The file's rows, mapped from the Arrow file that `datasets` makes of it once; of plain text in memory."""
-    if not path.is_file():
-        raise DataInvalid(f"There is no file {path}.")
-    if path.suffix == ".txt":
-        return datasets.Dataset.from_dict({"text": _split_text(path)})
-    builder = _BUILDERS.get(path.suffix)
-    if builder is None:
-        raise DataInvalid(f"{path.name} is not one of: .txt, {', '.join(_BUILDERS)}.")
-    with reading(f"{path.name} as {builder}"):
-        return datasets.load_dataset(builder, data_files=str(path), split="train")
+    if file.suffix == ".txt":
+        return datasets.Dataset.from_dict({"text": _split_text(file)})
+    builder = _BUILDERS[file.suffix]
+    with reading(f"{file.name} as {builder}"):
+        # The digest is in the Arrow file's path: by itself `datasets` looks at the file's time only, and takes what it
+        # held before for what it holds.
+        return datasets.load_dataset(builder, digest, data_files=str(file), split="train")
 
 
 def _split_text(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -69,6 +70,14 @@ def test_rows_without_text_are_passed_over(tmp_path):
     lines = [{"text": "One."}, {"text": None}, {"text": " \n"}, {"text": "Two."}, {"text": "Three."}, {"text": ""}]
     documents = load(write(tmp_path / "gaps.jsonl", "\n".join(map(json.dumps, lines))), held_out=0.4)
     assert (list(documents.train), list(documents.evaluation)) == (["One."], ["Two.", "Three."])
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path):
+    """Even within one tick of the file system's clock."""
+    for word in ("old", "new"):
+        path = write(tmp_path / "stories.jsonl", "".join(f'{{"text": "{word} {i}"}}\n' for i in range(10)))
+        os.utime(path, (1e9, 1e9))
+        assert list(load(path).evaluation) == [f"{word} 9"]
 
 
 def test_a_file_is_mapped_and_not_copied(tmp_path):
