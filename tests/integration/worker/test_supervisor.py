@@ -108,8 +108,8 @@ def fork_servers():
 def settings(tmp_path_factory, migrated_sqlite):
     folder = tmp_path_factory.mktemp("worker")
     database_url = f"sqlite:///{shutil.copy(migrated_sqlite, folder)}"
-    roots = [folder / "texts"]
-    return Settings(home=folder / "home", database_url=database_url, heartbeat_s=0.2, lease_s=30, model_roots=roots)
+    folders = {"home": folder / "home", "cache": folder / "cache", "model_roots": [folder / "texts"]}
+    return Settings(**folders, database_url=database_url, heartbeat_s=0.2, lease_s=30)
 
 
 @pytest.fixture(scope="module")
