@@ -289,6 +289,7 @@ class _Run:
                 self.module.model,
                 self.inputs.training,
                 seed=self.spec.seed + cycle,
+                held_out=self.inputs.held_out,
                 observer=observer,
                 keeper=keeper,
                 resume=self._training,

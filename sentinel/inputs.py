@@ -30,6 +30,9 @@ from sentinel.pruning.pruning_module import PruningModule
 from sentinel.spec import Spec
 from sentinel.utils.device import resolve_device
 
+# By which healing is measured while it lasts: enough for a difference of a hundredth of a nat.
+HELD_OUT_TOKENS = 16_384
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -37,6 +40,7 @@ class Inputs:
 
     Attributes:
         calibration: The first windows of the training text.
+        held_out: The next ones, by which healing is measured; none where the spec does not ask for it.
         training: Those behind them, for healing; none where the spec does not heal.
         evaluation: Of text that neither of them holds.
         text: What was evaluated on, for people.
@@ -47,6 +51,7 @@ class Inputs:
     tokenizer: PreTrainedTokenizerBase
     family: Family
     calibration: torch.Tensor
+    held_out: torch.Tensor
     training: torch.Tensor
     evaluation: torch.Tensor
     text: str
@@ -73,8 +78,11 @@ def load_inputs(
         isolate_documents(dense, start_token(tokenizer))
     documents = load_documents(spec.data, allowed_roots=allowed_roots)
     windows = _windows(documents, tokenizer, _packing(spec))
-    calibration, training = split_training(
-        windows.training, calibration=spec.prune.calibration_sequences, heals=spec.heal is not None
+    calibration, held_out, training = split_training(
+        windows.training,
+        calibration=spec.prune.calibration_sequences,
+        held_out=_held_out_windows(spec),
+        heals=spec.heal is not None,
     )
     dense.requires_grad_(requires_grad=False)
     return Inputs(
@@ -82,6 +90,7 @@ def load_inputs(
         tokenizer=tokenizer,
         family=family,
         calibration=calibration.to(device),
+        held_out=held_out.to(device),
         training=training.to(device),
         evaluation=windows.evaluation.to(device),
         text=_describe(documents.description, windows),
@@ -115,7 +124,14 @@ def _training_windows(spec: Spec) -> int | None:
     if spec.heal.epochs is not None:
         return None
     healing = spec.prune.cycles * spec.heal.steps * sequences_per_step(spec.heal, spec.data.sequence_length)
-    return spec.prune.calibration_sequences + healing
+    return spec.prune.calibration_sequences + _held_out_windows(spec) + healing
+
+
+def _held_out_windows(spec: Spec) -> int:
+    """Of the training text, for measurements in a healing; evaluation's own text must not choose among weights."""
+    if spec.heal is None or spec.heal.evaluate_every is None:
+        return 0
+    return max(1, HELD_OUT_TOKENS // spec.data.sequence_length)
 
 
 def _describe(text: str, windows: Windows) -> str:

@@ -61,6 +61,6 @@ def describe(
         plot_kept_groups(module.kept[unit], module.dense_counts[unit], plots / f"{unit}_groups.png", unit=unit)
     plot_losses(output / METRICS_FILE, result, plots / "losses.png")
     run = Run(spec=spec, result=result, kept=module.kept, dense_counts=module.dense_counts)
-    windows = {use: getattr(inputs, use).cpu().numpy() for use in ("calibration", "training", "evaluation")}
+    windows = {use: getattr(inputs, use).cpu().numpy() for use in ("calibration", "held_out", "training", "evaluation")}
     write_card(checkpoint, run, plots=plots)
     write_manifest(checkpoint, run, sources=sources, windows=windows, device=str(inputs.dense.device))

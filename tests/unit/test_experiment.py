@@ -216,6 +216,20 @@ def test_a_run_killed_in_its_healing_resumes_there_to_the_same_weights(tmp_path,
     assert fractions == sorted(fractions)
 
 
+def test_healing_is_measured_on_text_of_its_own_and_ends_with_the_best(tmp_path):
+    recorder = Recorder()
+    document = spec(prune__cycles=1, heal__steps=12, heal__evaluate_every=4, heal__learning_rate=3e-2)
+    experiment.run(document, output=tmp_path, reporter=recorder)
+    measured = [event for event in recorder.of(MetricRecorded) if event.name == "healing_held_out_loss"]
+    assert [event.step for event in measured] == [4, 8, 12]
+    inputs = load_inputs(document, allowed_roots=None)
+    assert inputs.held_out.shape == (256, 64)
+    (saved,) = recorder.of(CheckpointSaved)
+    model = AutoModelForCausalLM.from_pretrained(Path(saved.directory) / "checkpoint", trust_remote_code=True).eval()
+    best = min(event.value for event in measured)
+    assert mean_loss(model, inputs.held_out) == pytest.approx(best, abs=1e-5)
+
+
 def test_a_killed_run_with_both_units_and_a_search_resumes_to_the_same_weights(tmp_path):
     document = spec(
         prune__units=["attention", "mlp"],

@@ -1,7 +1,8 @@
-"""Windows for the three uses of a run's text, none of which sees what another saw.
+"""Windows for the uses of a run's text, none of which sees what another saw.
 
-Calibration takes the first windows of the training text, healing those behind them. Evaluation has text of its own;
-what of it also occurs among the training documents that were read is left out. Knows nothing of models.
+Calibration takes the first windows of the training text, then healing those by which it is measured, and behind them
+those that it learns from. Evaluation has text of its own; what of it also occurs among the training documents that were
+read is left out. Knows nothing of models.
 """
 
 import hashlib
@@ -85,20 +86,24 @@ def _pack_unseen(unseen: "_Unseen", pack: Callable[[Iterable[str]], torch.Tensor
         ) from short
 
 
-def split_training(windows: torch.Tensor, *, calibration: int, heals: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first `calibration` windows of (windows, sequence_length), and those behind them, which are for healing.
+def split_training(
+    windows: torch.Tensor, *, calibration: int, held_out: int, heals: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The first `calibration` windows of (windows, sequence_length), the next `held_out`, and the rest, to heal on.
 
     Raises:
         DataInvalid: The run heals, and none are left for it.
     """
-    if heals and len(windows) <= calibration:
+    taken = calibration + held_out
+    if heals and len(windows) <= taken:
+        measured = f", and healing keeps {held_out} to be measured by" if held_out else ""
         raise DataInvalid(
             f"The training text fills {len(windows)} window(s) of {windows.shape[1]} tokens. Calibration takes the "
-            f"first {calibration}, which leaves none to heal on.",
+            f"first {calibration}{measured}, which leaves none to heal on.",
             next_step="Give more training text, lower `prune.calibration_sequences` or `data.sequence_length`, "
             "or set `heal: null`.",
         )
-    return windows[:calibration], windows[calibration:]
+    return windows[:calibration], windows[calibration:taken], windows[taken:]
 
 
 class _Seen:

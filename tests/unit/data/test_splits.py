@@ -49,13 +49,23 @@ def test_what_is_left_too_short_is_said_with_its_cause():
 
 def test_healing_gets_the_windows_behind_calibration():
     windows = torch.arange(10).view(5, 2)
-    calibration, healing = split_training(windows, calibration=3, heals=True)
+    calibration, held_out, healing = split_training(windows, calibration=3, held_out=0, heals=True)
+    assert len(held_out) == 0
     assert (calibration.tolist(), healing.tolist()) == ([[0, 1], [2, 3], [4, 5]], [[6, 7], [8, 9]])
 
 
 def test_without_a_window_to_heal_on_the_counts_are_said():
     windows = torch.zeros(3, 16, dtype=torch.int64)
     with pytest.raises(DataInvalid, match=r"3 window.* of 16 .* first 3, which leaves none to heal on") as refused:
-        split_training(windows, calibration=3, heals=True)
+        split_training(windows, calibration=3, held_out=0, heals=True)
     assert "prune.calibration_sequences" in refused.value.instance_next_step
-    assert len(split_training(windows, calibration=5, heals=False)[0]) == 3
+    assert len(split_training(windows, calibration=5, held_out=0, heals=False)[0]) == 3
+
+
+def test_what_healing_is_measured_by_is_nobody_elses():
+    windows = torch.arange(20).view(10, 2)
+    calibration, held_out, healing = split_training(windows, calibration=3, held_out=2, heals=True)
+    assert torch.equal(torch.cat([calibration, held_out, healing]), windows)
+    assert [len(calibration), len(held_out), len(healing)] == [3, 2, 5]
+    with pytest.raises(DataInvalid, match=r"10 window\(s\).*first 4, and healing keeps 6 to be measured by"):
+        split_training(windows, calibration=4, held_out=6, heals=True)
