@@ -44,6 +44,10 @@ LEARNING_RATE = 1e-4
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 CONFIGS = {
+    "260K": lambda: LlamaConfig(
+        vocab_size=2048, hidden_size=64, intermediate_size=172, num_hidden_layers=5, num_attention_heads=8,
+        num_key_value_heads=4,
+    ),
     "3M": lambda: LlamaConfig(
         vocab_size=2048, hidden_size=192, intermediate_size=512, num_hidden_layers=6, num_attention_heads=6,
         num_key_value_heads=3,

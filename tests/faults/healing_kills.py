@@ -21,7 +21,7 @@ from sentinel import experiment
 from sentinel.events import Event
 from sentinel.spec import parse_spec
 
-STEPS = 24
+STEPS = 15
 DEADLINE_S = 120
 VARIANTS = {
     "distill": {},
