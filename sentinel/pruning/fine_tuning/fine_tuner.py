@@ -148,6 +148,8 @@ class FineTuner:
         family = family_of(model.config.model_type)
         with ExitStack() as stack:
             stack.callback(_freeze, model)
+            if self.accelerator:
+                stack.callback(self.accelerator.free_memory)  # or it would hold on to every model it has seen
             adapters = None
             if self.heal.method == "lora":
                 adapters = Adapters(model, family, self.heal.lora, seed=seed)

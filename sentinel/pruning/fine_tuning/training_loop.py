@@ -98,16 +98,18 @@ class TrainingLoop:
         while self.step < self._task.steps and not self._is_out_of_patience():
             self._take_step()
             self._measure_if_due()
-            self._keep_if_due()
         if self.best:
             self.best.snapshot.restore()
 
     def _take_step(self) -> None:
+        state = None if self.step % self._heal.save_every else self._state()
         rows = next(self._batches)
         loss, norm = self._gradients.of(rows)
         verdict, trouble = self.judge.judge(loss, norm)
         self.step += 1
         if verdict is Verdict.LEARN:
+            if state and state.step:
+                self._keep(state)
             with faster(self._task.factors):
                 self._gradients.scaler.step(self._optimizer)
             self._scheduler.step()
@@ -144,18 +146,19 @@ class TrainingLoop:
     def _is_out_of_patience(self) -> bool:
         return self.best is not None and self._heal.patience is not None and self.best.waited >= self._heal.patience
 
-    def _keep_if_due(self) -> None:
-        """Where all is well, remember the weights to go back to; if it is time, everything."""
-        if self.step % self._heal.save_every or not self.judge.is_calm:
-            return
+    def _keep(self, state: saved.TrainingState) -> None:
+        """Remember the weights to go back to and, if it is time, everything: of the step before.
+
+        Only now it is known that they were good, as a batch has been tried on them; they have not moved since.
+        """
         if self._stability.inspects and (names := inspection.broken_parameters(self._task.model)):
-            raise TrainingDiverged(f"Step {self.step} of {self._task.steps}: {names[0]} is not finite.")
+            raise TrainingDiverged(f"Step {state.step} of {self._task.steps}: {names[0]} is not finite.")
         if self._snapshot:
             self._snapshot.take()
         if self._keeper and self._is_main and self._keeper.due():
-            self._keeper.keep(self.step, self._write)
+            self._keeper.keep(state.step, partial(self._write, state))
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, state: saved.TrainingState, folder: Path) -> None:
         """Everything but the weights that are learnt."""
         names = self._names
         saved.write_tensors(folder / saved.OPTIMIZER_FILE, saved.optimizer_tensors(self._optimizer, names))
@@ -163,7 +166,7 @@ class TrainingLoop:
         if self.best:
             best = dict(zip(self._task.parameters, self.best.snapshot.copies, strict=True))
             saved.write_tensors(folder / saved.BEST_FILE, best)
-        saved.write_state(folder, self._state())
+        saved.write_state(folder, state)
 
     def _state(self) -> saved.TrainingState:
         return saved.TrainingState(

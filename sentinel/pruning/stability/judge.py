@@ -44,11 +44,6 @@ class Judge:
         self.put_back = put_back
 
     @property
-    def is_calm(self) -> bool:
-        """Whether the last step was ordinary."""
-        return self._in_a_row == 0
-
-    @property
     def losses(self) -> Sequence[float]:
         """The ordinary losses that the next is judged by."""
         return self._spikes.losses

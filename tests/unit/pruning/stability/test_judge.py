@@ -34,8 +34,6 @@ def test_there_is_an_end_to_it():
 
 def test_it_goes_on_where_another_ended():
     judge = Judge(Stability(2), losses=[1.0] * 20, left_out=3, put_back=MAX_PUT_BACK)
-    assert judge.is_calm
     assert judge.judge(*JUMP) == (O, "the loss jumped to 9")
-    assert not judge.is_calm
     assert judge.judge(*JUMP)[0] is G
     assert (judge.left_out, judge.put_back) == (5, MAX_PUT_BACK + 1)
