@@ -30,7 +30,7 @@ from sentinel.pruning.pruning_module import PruningModule
 from sentinel.spec import Spec
 from sentinel.utils.device import resolve_device
 
-# By which healing is measured while it lasts: enough for a difference of a hundredth of a nat.
+# By which healing is measured while it lasts; four forward passes.
 HELD_OUT_TOKENS = 16_384
 
 

@@ -16,11 +16,17 @@ from tests.unit.pruning.tiny import CUT, tiny_llama
 
 
 def heal(accelerator, **settings):
-    """The healed model and what was heard."""
+    """The healed model and what was heard; the recorder also counts the windows that this process learnt from."""
     model, dense = tiny_llama(), tiny_llama()
     apply_removal(model, family_of("llama"), CUT)
     windows = torch.randint(0, 61, (15, 24), generator=torch.Generator().manual_seed(1))
     recorder = Recorder(lambda _: None)
+    recorder.learnt_from = 0
+
+    def count(_module, _arguments, keywords):
+        recorder.learnt_from += len(keywords["input_ids"]) if torch.is_grad_enabled() else 0
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
     tuner = FineTuner(heal=Heal(**{**QUICK, "batch_tokens": 5 * 24, **settings}), dense=dense, accelerator=accelerator)
     tuner.fine_tune(model, windows[:12], held_out=windows[12:], seed=1, observer=recorder)
     return model, recorder
@@ -32,6 +38,6 @@ if __name__ == "__main__":
         model, recorder = heal(accelerator, method=method, micro_batch_tokens=24, evaluate_every=4)
         save_model(model, Path(sys.argv[1]) / f"{method}-{accelerator.process_index}.safetensors")
         (Path(sys.argv[1]) / f"{method}-{accelerator.process_index}.txt").write_text(
-            str(list(recorder.losses.values()))
+            str([recorder.learnt_from, *recorder.losses.values()])
         )
     accelerator.end_training()

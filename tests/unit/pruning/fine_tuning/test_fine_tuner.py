@@ -71,20 +71,24 @@ def test_precision_is_of_the_arithmetic_not_of_the_weights(pruned, windows, prec
     assert rounded.losses == pytest.approx(expected.losses, rel=0.1)
 
 
-def test_a_layer_computed_again_on_the_way_back_gives_the_same_gradient(pruned, windows):
+def test_a_layer_computed_again_on_the_way_back_gives_the_same_gradient(pruned, family, windows):
     model, dense = pruned
-    twin = copy.deepcopy(model)
+    twin, calls = copy.deepcopy(model), []
+    for each, name in ((model, "kept"), (twin, "computed again")):
+        family.parts(each, 0, "attention")[-1].module.register_forward_hook(lambda *_, name=name: calls.append(name))
     heal(model, dense, windows, loss="cross_entropy")
     heal(twin, dense, windows, loss="cross_entropy", gradient_checkpointing=True)
     assert same_weights(model, twin)
+    assert calls.count("computed again") == 2 * calls.count("kept") > 0
     assert not any("forward" in vars(module) for module in twin.modules())
 
 
 def test_a_removed_group_stays_removed(pruned, family, windows):
     """Law 8: what was cut is not in the model, so that no step can bring it back."""
     model, dense = pruned
-    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    before, shapes = copy.deepcopy(model), {name: value.shape for name, value in model.state_dict().items()}
     heal(model, dense, windows, weight_decay=0.1)
+    assert not same_weights(model, before)
     assert {name: value.shape for name, value in model.state_dict().items()} == shapes
 
 
@@ -153,7 +157,9 @@ def test_some_groups_learn_faster(pruned, family, windows):
 
 def test_weights_of_a_smaller_type_stay_of_it(pruned, windows):
     model, dense = pruned
-    heal(model.bfloat16(), dense, windows)
+    before = copy.deepcopy(model.bfloat16())
+    heal(model, dense, windows)
+    assert not same_weights(model, before)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 

@@ -33,8 +33,14 @@ def test_two_processes_end_like_one(folder, method):
     for name, value in both[0].items():
         assert value.equal(both[1][name])
         assert (value - expected[name]).abs().max() <= 1e-5, name
-    losses = ast.literal_eval((folder / f"{method}-0.txt").read_text())
-    assert losses == pytest.approx(list(recorder.losses.values()), abs=1e-5)
+    learnt_from, heard = [], []
+    for rank in range(2):
+        count, *losses = ast.literal_eval((folder / f"{method}-{rank}.txt").read_text())
+        learnt_from.append(count)
+        heard.append(losses)
+    assert learnt_from == [3 * 12, 2 * 12]  # of five windows in each of twelve batches
+    assert recorder.learnt_from == 5 * 12
+    assert heard[0] == heard[1] == pytest.approx(list(recorder.losses.values()), abs=1e-5)
 
 
 def test_a_batch_must_have_a_window_for_each():

@@ -60,6 +60,7 @@ def test_keeping_a_state_changes_nothing(pruned, windows, tmp_path):
     twin = copy.deepcopy(model)
     heal(model, dense, windows, save_every=3, method="lora")
     heal(twin, dense, windows, save_every=3, method="lora", keeper=Kept(tmp_path, twin, last=None))
+    assert (tmp_path / "adapters.safetensors").exists()
     assert same_weights(model, twin)
 
 
