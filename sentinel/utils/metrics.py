@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-_IGNORED = -100  # what cross_entropy counts as no target
+from sentinel.utils.row_losses import cross_entropies, divergences
 
 
 def next_token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -16,10 +16,9 @@ def next_token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tenso
     Returns:
         float32 (batch, time − 1).
     """
-    # Shifted tokens instead of shifted logits, and the vocabulary last: nothing as large as the logits is copied.
-    targets = functional.pad(tokens[:, 1:], (0, 1), value=_IGNORED)
-    losses = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    return losses.view(tokens.shape)[:, :-1]
+    # Shifted tokens instead of shifted logits, of which the last count nowhere: nothing as large as them is copied.
+    targets = tokens.roll(-1, dims=1).flatten()
+    return cross_entropies(logits.flatten(0, 1), targets).view(tokens.shape)[:, :-1]
 
 
 def kl_divergences(dense_logits: torch.Tensor, pruned_logits: torch.Tensor) -> torch.Tensor:
@@ -29,10 +28,10 @@ def kl_divergences(dense_logits: torch.Tensor, pruned_logits: torch.Tensor) -> t
     is left out, so that the same positions count as in `next_token_losses`.
 
     Returns:
-        float32 (batch, time − 1).
+        float32 (batch, time − 1). No gradient flows to the dense logits.
     """
-    dense, pruned = (functional.log_softmax(logits.float(), dim=-1) for logits in (dense_logits, pruned_logits))
-    return functional.kl_div(pruned, dense, reduction="none", log_target=True).sum(-1)[:, :-1]
+    rows = divergences(dense_logits.flatten(0, 1), pruned_logits.flatten(0, 1))
+    return rows.view(pruned_logits.shape[:2])[:, :-1]
 
 
 def top_k_kl_divergences(likely: torch.Tensor, indices: torch.Tensor, pruned_logits: torch.Tensor) -> torch.Tensor:
