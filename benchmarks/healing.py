@@ -89,8 +89,7 @@ def sentinel_loop(model: PreTrainedModel, windows: torch.Tensor, options: argpar
 def bare_loop(model: PreTrainedModel, windows: torch.Tensor, options: argparse.Namespace) -> list[float]:
     """What one would write by hand."""
     model.requires_grad_(requires_grad=True)
-    fused = options.device == "cuda"
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=fused)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
     clock = Clock()
     for batch in windows.split(options.batch_tokens // options.sequence_length):
         for micro in token_batches(batch):
@@ -123,7 +122,7 @@ def trainer_loop(model: PreTrainedModel, windows: torch.Tensor, options: argpars
             max_steps=options.steps,
             learning_rate=LEARNING_RATE,
             bf16=in_bfloat16,
-            optim="adamw_torch_fused" if options.device == "cuda" else "adamw_torch",
+            optim="adamw_torch_fused",
             lr_scheduler_type="cosine",
             use_cpu=options.device == "cpu",
             dataloader_pin_memory=False,

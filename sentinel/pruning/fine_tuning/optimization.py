@@ -19,17 +19,14 @@ BETAS = (0.9, 0.95)
 
 
 def optimizer_of(heal: Heal, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW, fused on a GPU; matrices decay, gains and biases have no scale to shrink."""
+    """AdamW in one pass over the numbers (`fused`); matrices decay, gains and biases have no scale to shrink."""
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": heal.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=heal.learning_rate,
-        betas=BETAS,
-        fused=parameters[0].device.type == "cuda",
+        [group for group in groups if group["params"]], lr=heal.learning_rate, betas=BETAS, fused=True
     )
 
 

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from accelerate import Accelerator
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from sentinel.errors import DataInvalid
 from tests.unit.pruning.fine_tuning import shared_healing
 
+REPOSITORY = Path(__file__).parents[4]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
 
 
@@ -19,7 +21,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     command = [*LAUNCH, "--rdzv-endpoint", "127.0.0.1:0", shared_healing.__file__, str(folder)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
