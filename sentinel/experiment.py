@@ -11,22 +11,21 @@ from pathlib import Path
 
 import torch
 
-from sentinel.events import CheckpointSaved, Finished, NeedsEstimated, Phase, Reporter
+from sentinel.events import CheckpointSaved, Finished, Phase, Reporter
+from sentinel.heal_report import HealingObserver
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs, check_inputs, load_inputs
 from sentinel.manifest import read_sources
 from sentinel.measuring import continue_prompts, measure, task_results
-from sentinel.model_shape import read_shape
+from sentinel.memory_budget import MemoryBudget
 from sentinel.models import document_isolation
 from sentinel.models.evaluation import PROTOCOL, mean_loss
 from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
-from sentinel.needs import DoesNotFit, Needs, estimate
 from sentinel.outputs import describe, write_checkpoint, write_unfinished
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
 from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
-from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
 from sentinel.pruning.schedule import progress_at
@@ -52,8 +51,6 @@ from sentinel.utils.checkpoints.cycle_state import (
     spec_digest,
     state_folder,
 )
-from sentinel.utils.device import resolve_device
-from sentinel.utils.memory import PeakMemory
 from sentinel.utils.metrics_log import MetricsLog
 from sentinel.utils.progress_tracker import ProgressTracker
 
@@ -93,7 +90,7 @@ def run(
     with MetricsLog(output / METRICS_FILE, reporter, earlier=resume / METRICS_FILE if resume else None) as log:
         tracker = ProgressTracker(log)
         torch.manual_seed(spec.seed)
-        budget = _Budget(spec, log, memory_bytes)
+        budget = MemoryBudget(spec, log, memory_bytes)
         with tracker.phase(Phase.LOADING):
             inputs = load_inputs(spec, allowed_roots=allowed_roots, admit=budget.admit)
             for doubt in inputs.doubts:
@@ -111,29 +108,6 @@ def run(
         result = run_.result(budget)
         log.emit(Finished(result=result.model_dump(mode="json")))
         return result
-
-
-class _Budget:
-    """What the run will need of its device's memory, and what it has taken."""
-
-    def __init__(self, spec: Spec, reporter: Reporter, memory_bytes: int | None) -> None:
-        self._spec = spec
-        self._reporter = reporter
-        self._memory_bytes = memory_bytes
-        self._peak = PeakMemory(resolve_device(spec.device))
-        self._needs: Needs | None = None
-
-    def admit(self, folder: Path) -> None:
-        """Tell what the run will need; refuse it if that is more than there is."""
-        self._needs = needs = estimate(self._spec, read_shape(folder))
-        self._reporter.emit(NeedsEstimated(parameters=needs.parameters, memory_bytes=needs.memory_bytes))
-        if self._memory_bytes is not None and needs.memory_bytes > self._memory_bytes:
-            raise DoesNotFit(needs, self._memory_bytes)
-
-    def taken(self) -> Memory:
-        """The estimate and the peak so far."""
-        assert self._needs is not None  # noqa: S101 - no model was loaded without it
-        return Memory(estimated_bytes=self._needs.memory_bytes, peak_bytes=self._peak.bytes())
 
 
 class _Run:
@@ -178,7 +152,7 @@ class _Run:
         self.tracker.advance(cuts=cuts, steps=steps)
         self.tracker.message(f"Resumed {where} of {self.spec.prune.cycles}.")
 
-    def result(self, budget: _Budget) -> Result:
+    def result(self, budget: MemoryBudget) -> Result:
         """Run the cycles that are left, then measure and export."""
         with self.tracker.phase(Phase.MEASURING):
             # First, because a prompt that is too long or a broken task must not fail the run at its end.
@@ -282,7 +256,7 @@ class _Run:
         """The held-out loss behind it."""
         cycle = record.cycle
         tuner = FineTuner(heal=heal, dense=self.inputs.dense)
-        observer = _HealingObserver(self.tracker, cycle=cycle, steps_before=(cycle - 1) * self.steps)
+        observer = HealingObserver(self.tracker, cycle=cycle, steps_before=(cycle - 1) * self.steps)
         keeper = PeriodicKeeper(partial(self._save_healing, record), interval_s=self.save_interval_s)
         with self.tracker.phase(Phase.HEALING, cycle=cycle):
             tuner.fine_tune(
@@ -349,20 +323,3 @@ class _Run:
             memory=memory,
             checkpoint=str(self.output / CHECKPOINT_FOLDER),
         )
-
-
-class _HealingObserver(Observer):
-    """Tells a run's listeners of one cycle's healing."""
-
-    def __init__(self, tracker: ProgressTracker, *, cycle: int, steps_before: int) -> None:
-        self._tracker, self._cycle, self._steps_before = tracker, cycle, steps_before
-
-    def stepped(self, step: int, loss: float) -> None:
-        self._tracker.advance(cuts=self._cycle, steps=self._steps_before + step)
-        self._tracker.metric("healing_loss", loss)
-
-    def measured(self, _step: int, loss: float) -> None:
-        self._tracker.metric("healing_held_out_loss", loss)
-
-    def noticed(self, text: str) -> None:
-        self._tracker.message(text, level="warning")
