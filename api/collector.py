@@ -1,4 +1,4 @@
-"""Deletes stored files that nobody can ask for any more: superseded states, expired artifacts, what crashes left.
+"""Deletes what nobody can ask for any more: superseded states, expired artifacts, what crashes left, old deliveries.
 
 Every API process may do it; rounds are idempotent. What counts as garbage is decided in `store.garbage`.
 """
@@ -6,6 +6,7 @@ Every API process may do it; rounds are idempotent. What counts as garbage is de
 import logging
 
 from api.resources import Resources
+from api.store import outbox
 from api.store.garbage import adopted_keys, drop_superseded_states, expire_files, referenced_keys
 
 DAY_S = 86_400.0
@@ -23,6 +24,7 @@ def run_round(resources: Resources) -> None:
         if settings.retention_days is not None:
             expire_files(session, retention_s=settings.retention_days * DAY_S)
         adopted = adopted_keys(session)
+        outbox.forget_old(session)
     deleted = 0
     for keys in resources.storage.older_than(settings.orphans_after_s, prefix="jobs"):
         with resources.database.reading() as session:

@@ -33,6 +33,11 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     store.JobNotEnded: HTTPStatus.CONFLICT,
     store.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     store.DeadlineInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    store.WebhookNotFound: HTTPStatus.NOT_FOUND,
+    store.DeliveryNotFound: HTTPStatus.NOT_FOUND,
+    store.WebhookDisabled: HTTPStatus.CONFLICT,
+    store.TooManyWebhooks: HTTPStatus.CONFLICT,
+    refusals.WebhookInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     refusals.KeyRequired: HTTPStatus.UNAUTHORIZED,
     refusals.ScopeMissing: HTTPStatus.FORBIDDEN,
     refusals.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -135,11 +140,8 @@ def _extensions(error: SentinelError) -> dict[str, Any]:
 
 
 def _of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Query, path or header values that do not fit; the spec itself is checked by `parse_spec`."""
-    mistakes = [
-        FieldError(pointer="".join(f"/{part}" for part in e["loc"]), code=e["type"], message=e["msg"])
-        for e in error.errors()
-    ]
+    """Values that do not fit in the query, the path, a header or a body; only the spec is checked by `parse_spec`."""
+    mistakes = [FieldError(pointer=_pointer(e["loc"]), code=e["type"], message=e["msg"]) for e in error.errors()]
     return problem(
         request,
         status=HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -148,6 +150,11 @@ def _of_validation(request: Request, error: RequestValidationError) -> JSONRespo
         next_step="Correct the named fields and send the request again.",
         errors=mistakes,
     )
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    """Where a mistake is: within the body, or outside of it."""
+    return "".join(f"/{part}" for part in (location[1:] if location[0] == "body" else location))
 
 
 def _of_http_exception(request: Request, error: HTTPException) -> JSONResponse:

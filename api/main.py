@@ -13,7 +13,7 @@ from importlib.metadata import version
 import anyio
 from fastapi import APIRouter, FastAPI
 
-from api import collector, errors, health, openapi, reconciler
+from api import collector, errors, health, messenger, openapi, reconciler
 from api.artifacts.routes import router as artifacts
 from api.auth import authorised
 from api.jobs.routes import router as jobs
@@ -23,6 +23,8 @@ from api.rounds import repeating
 from api.settings import Settings
 from api.stopping import noticing_stop
 from api.strategies.routes import router as strategies
+from api.webhooks.routes import messages
+from api.webhooks.routes import router as webhooks
 from api.workers.routes import router as workers
 from sentinel.utils import logs
 
@@ -35,7 +37,7 @@ EVERYWHERE = errors.responses(
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the application; its reconciler and collector run while it is served."""
+    """Build the application; its reconciler, collector and messenger run while it is served."""
     app = FastAPI(
         title="Sentinel",
         version=version("sentinel-pruning"),
@@ -51,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestContext)
     app.include_router(health.router)
     app.include_router(_v1())
+    app.webhooks.include_router(messages)
     app.openapi = cache(partial(openapi.build, app))  # type: ignore[method-assign]  # the documented way
     return app
 
@@ -58,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _v1() -> APIRouter:
     """Everything that needs a key."""
     router = APIRouter(prefix="/v1", dependencies=[authorised], responses=EVERYWHERE)
-    for part in (jobs, artifacts, strategies, workers):
+    for part in (jobs, artifacts, strategies, workers, webhooks):
         router.include_router(part)
     return router
 
@@ -70,6 +73,7 @@ async def _serving(app: FastAPI) -> AsyncIterator[None]:
     with (
         repeating("reconciler", partial(reconciler.run_round, resources), every_s=settings.reconcile_s),
         repeating("collector", partial(collector.run_round, resources), every_s=settings.collect_s),
+        messenger.sending(resources),
         noticing_stop(resources.stopping),
     ):
         async with anyio.create_task_group() as tasks:

@@ -25,6 +25,10 @@ class Metrics:
             "sentinel_missed_deadlines", "Jobs without a worker that this process failed.", registry=registry
         )
 
+        self.webhook_tries = Counter(
+            "sentinel_webhook_tries", "Messages to webhooks that this process sent.", ["outcome"], registry=registry
+        )
+
     def text(self, statistics: Statistics) -> bytes:
         """Everything, in Prometheus' text format."""
         for state, count in statistics.jobs.items():

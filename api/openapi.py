@@ -15,6 +15,7 @@ def build(app: FastAPI) -> dict[str, Any]:
         version=app.version,
         description=app.description,
         routes=app.routes,
+        webhooks=app.webhooks.routes,
         separate_input_output_schemas=app.separate_input_output_schemas,
     )
     for path in document["paths"].values():

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from api.metrics import Metrics
 from api.news import News
+from api.outbound import Outbound
 from api.settings import Settings
 from api.store.database import Database, create_database
 from api.store.storage import Storage
@@ -28,6 +29,7 @@ class Resources:
     stopping: Event
     news: News
     metrics: Metrics
+    outbound: Outbound
 
 
 def open_resources(settings: Settings) -> Resources:
@@ -40,6 +42,7 @@ def open_resources(settings: Settings) -> Resources:
         stopping=stopping,
         news=News(database, stopping),
         metrics=Metrics(),
+        outbound=Outbound(settings.outbound_allowed_hosts),
     )
 
 

@@ -4,6 +4,9 @@ Knows names, defaults and bounds; opens nothing.
 """
 
 import os
+import re
+from contextlib import suppress
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +17,7 @@ from sentinel.utils.logs import LogFormat
 
 LONGEST_HEARTBEAT_S = 3.0
 LONGEST_GRACE_S = 3600.0
+HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 SECRETS = Path("/run/secrets")  # where containers find a secret: in a file named like its variable, in small letters
 
 
@@ -73,6 +77,12 @@ class Settings(BaseSettings):
         86_400.0, ge=0, description="Age in seconds from which a stored file that nothing names is deleted."
     )
     collect_s: float = Field(3600.0, gt=0, description="Seconds between looks for files that can be deleted.")
+    webhooks_s: float = Field(1.0, gt=0, description="Seconds between looks for webhooks that have to be told.")
+    outbound_allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Names, addresses and networks, parted by commas, that webhooks may lead to though they are not on "
+        "the internet, also without TLS and on any port; none by default.",
+    )
     max_attempts: int = Field(3, ge=1, description="Tries before a job whose workers get lost fails.")
     log_format: LogFormat = Field(
         LogFormat.TEXT, description="How log lines look: `text` for people, `json` for one JSON object a line."
@@ -100,3 +110,21 @@ class Settings(BaseSettings):
         if isinstance(roots, str):
             roots = [part for part in roots.split(os.pathsep) if part]
         return [Path(root).expanduser().resolve() for root in roots]
+
+    @field_validator("outbound_allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, hosts: Any) -> Any:  # noqa: ANN401 - a list, or the variable's text
+        if isinstance(hosts, str):
+            hosts = [part.strip() for part in hosts.split(",") if part.strip()]
+        for host in hosts:
+            _check_host(host)
+        return hosts
+
+
+def _check_host(host: str) -> None:
+    """A network that is none must not pass for a name that nobody has."""
+    with suppress(ValueError):
+        ip_network(host)
+        return
+    if not HOST_NAME.fullmatch(host):
+        raise ValueError(f"{host!r} is neither the name of a host nor an address nor a network")

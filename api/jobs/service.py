@@ -1,7 +1,5 @@
 """What the job routes do, inside the transaction that the edge opened. Knows no HTTP."""
 
-import base64
-import binascii
 import csv
 import io
 import zlib
@@ -13,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.orm import Session
 
 from api.auth import Principal
+from api.cursors import cursor_of, position
 from api.errors import ProblemField
 from api.jobs import documents
 from api.jobs.schemas import (
@@ -27,7 +26,6 @@ from api.jobs.schemas import (
     MetricSeries,
     Verdict,
 )
-from api.refusals import CursorInvalid
 from api.settings import Settings
 from api.store import jobs as store
 from api.store.errors import InvalidTransition
@@ -172,29 +170,15 @@ def page(
     Raises:
         CursorInvalid: The cursor is none of ours.
     """
-    after_id = None if cursor is None else _position(cursor)
+    after_id = None if cursor is None else position(cursor, "job")
     jobs = store.list_jobs(session, caller.tenant, wanted, limit=limit + 1, after_id=after_id)
     shown, has_more = jobs[:limit], len(jobs) > limit
     placement = _placement(session, settings)
     return JobPage(
         data=[JobSummary.of(job, placement) for job in shown],
-        next_cursor=_cursor(shown[-1].id) if has_more else None,
+        next_cursor=cursor_of(shown[-1].id) if has_more else None,
         has_more=has_more,
     )
-
-
-def _cursor(job_id: str) -> str:
-    return base64.urlsafe_b64encode(job_id.encode()).decode().rstrip("=")
-
-
-def _position(cursor: str) -> str:
-    try:
-        job_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (binascii.Error, ValueError) as error:
-        raise CursorInvalid("The cursor cannot be read.") from error
-    if not job_id.startswith("job_") or not job_id.isprintable():
-        raise CursorInvalid("The cursor names no place in the list.")
-    return job_id
 
 
 def cancel(session: Session, caller: Principal, job_id: str, *, settings: Settings, grace_s: float) -> Written:

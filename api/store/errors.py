@@ -121,6 +121,50 @@ class WorkerLost(StoreError):
     next_step = "Look at the worker's log for the time of the attempt (memory, restarts), then submit the job again."
 
 
+class WebhookNotFound(StoreError):
+    """No webhook of this tenant has the id."""
+
+    code = "webhook_not_found"
+    fault = Fault.USER
+    next_step = "Check the id; `GET /v1/webhooks` lists the webhooks that this key can see."
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"There is no webhook {webhook_id!r}.")
+
+
+class DeliveryNotFound(StoreError):
+    """The webhook has no such delivery, or not any more."""
+
+    code = "delivery_not_found"
+    fault = Fault.USER
+    next_step = "Check the id; `GET /v1/webhooks/{id}/deliveries` lists a webhook's deliveries."
+
+    def __init__(self, delivery_id: str) -> None:
+        super().__init__(f"There is no delivery {delivery_id!r}.")
+
+
+class WebhookDisabled(StoreError):
+    """Nothing is sent to a webhook that is not enabled."""
+
+    code = "webhook_disabled"
+    fault = Fault.USER
+    next_step = 'Enable it with `PATCH /v1/webhooks/{id}` and `{"enabled": true}`.'
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"The webhook {webhook_id} is disabled.")
+
+
+class TooManyWebhooks(StoreError):
+    """The tenant has as many as it may."""
+
+    code = "too_many_webhooks"
+    fault = Fault.USER
+    next_step = "Delete one that is not needed any more, or let one tell of more events."
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"There are {limit} webhooks already, which is the limit.")
+
+
 class StorageUriInvalid(StoreError):
     """The storage's URI names nothing that can be opened."""
 

@@ -60,6 +60,30 @@ class Outcome(StrEnum):
     RELEASED = "released"
 
 
+class DeliveryState(StrEnum):
+    """Whether a webhook has been told."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    EXHAUSTED = "exhausted"
+
+
+class Try(TypedDict):
+    """One request to a webhook.
+
+    Attributes:
+        at: When it was sent, RFC 3339.
+        status: Of the answer; None if none came.
+        milliseconds: Until the answer, or until there was none.
+        error: Why there was none.
+    """
+
+    at: str
+    status: int | None
+    milliseconds: int
+    error: str | None
+
+
 def new_id(prefix: str) -> str:
     """A time-ordered unique id, e.g. `job_0199…`: sorting ids sorts by creation."""
     return f"{prefix}_{uuid7().hex}"
@@ -87,10 +111,12 @@ class Base(DeclarativeBase):
         State: _name_of(State),
         ArtifactKind: _name_of(ArtifactKind),
         Outcome: _name_of(Outcome),
+        DeliveryState: _name_of(DeliveryState),
         Json: JSON(none_as_null=True),
         list[str]: JSON,
         list[ManifestFile]: JSON,
         list[SlotReport]: JSON,
+        list[Try]: JSON,
     }
 
 
@@ -264,3 +290,56 @@ class Worker(Base):
     slots: Mapped[list[SlotReport]]
     seen_at: Mapped[datetime]
     started_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class Webhook(Base):
+    """A URL that is told of a tenant's events.
+
+    `secret` signs, as plain text: a hash could not. `old_secret` signs beside it until `old_secret_expires_at`.
+    `failing_since` is the first failure behind the last success; `disabled_reason` is why the service gave it up.
+    """
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    description: Mapped[str | None]
+    enabled: Mapped[bool]
+    disabled_reason: Mapped[str | None]
+    failing_since: Mapped[datetime | None]
+    secret: Mapped[str]
+    old_secret: Mapped[str | None]
+    old_secret_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (Index(None, "tenant", "id"),)
+
+
+class Delivery(Base):
+    """One event that one webhook is to be told of; `message` is what it says.
+
+    `failures` counts failed tries since it was last asked for, which ends at `give_up_at`; the lease is that of the
+    process which is sending it, and null while none is.
+    """
+
+    __tablename__ = "webhook_deliveries"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    message: Mapped[Json]
+    state: Mapped[DeliveryState] = mapped_column(default=DeliveryState.PENDING)
+    tries: Mapped[list[Try]] = mapped_column(default=list)
+    failures: Mapped[int] = mapped_column(default=0)
+    next_try_at: Mapped[datetime] = mapped_column(default=db_now())
+    give_up_at: Mapped[datetime]
+    lease_token: Mapped[int] = mapped_column(default=0)
+    lease_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (
+        Index(None, "state", "next_try_at"),
+        Index(None, "webhook_id", "id"),
+        Index(None, "webhook_id", "lease_expires_at"),
+    )

@@ -1,4 +1,4 @@
-"""The compare-and-set that every state write goes through, and the event that goes with it.
+"""The compare-and-set that every state write goes through, and the event and the webhooks' messages that go with it.
 
 Knows how to write a step safely; `states` knows which steps exist, `jobs` and `leases` when to take one.
 """
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from api.store.database import db_now
 from api.store.errors import InvalidTransition
 from api.store.models import Job, JobEvent
+from api.store.outbox import announce
 from api.store.states import TRANSITIONS, State, allowed_from, is_terminal
 
 
@@ -52,6 +53,7 @@ def move(session: Session, job: Job, to: State, *, reason: str, **values: object
     if moved is None:
         raise InvalidTransition(state=before, to=to, allowed=allowed_from(before))
     add_event(session, moved, moved.last_seq, "state", {"from": before, "to": to, "reason": reason})
+    announce(session, moved)
     return moved
 
 

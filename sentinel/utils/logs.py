@@ -17,8 +17,8 @@ from types import MappingProxyType, TracebackType
 
 Field = str | int | float
 
-# Keys of this service, tokens of the Hugging Face Hub, users and passwords in URLs.
-SECRETS = re.compile(r"""sntl_[\w-]+|hf_[A-Za-z0-9]{20,}|(?<=://)[^\s/@"'\\]+(?=@)""")
+# Keys and webhooks' secrets of this service, tokens of the Hugging Face Hub, users and passwords in URLs.
+SECRETS = re.compile(r"""sntl_[\w-]+|whsec_[\w+/=]+|hf_[A-Za-z0-9]{20,}|(?<=://)[^\s/@"'\\]+(?=@)""")
 # The one names a URL a line, which may be signed; the other says at every look at the schema that it looks.
 TALKATIVE = ("httpx", "alembic")
 
