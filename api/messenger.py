@@ -100,10 +100,10 @@ def _send(outbound: Outbound, parcel: Parcel) -> Sent:
         milliseconds=round((time.perf_counter() - started) * 1000),
         error=error,
     )
-    return Sent(tried, wait_s=0.0 if answer is None else _asked_wait_s(answer, at))
+    return Sent(tried, wait_s=0.0 if answer is None else asked_wait_s(answer, at))
 
 
-def _asked_wait_s(answer: Answer, now: datetime) -> float:
+def asked_wait_s(answer: Answer, now: datetime) -> float:
     """Retry-After of an overloaded receiver: seconds or a date (RFC 9110 §10.2.3); what is neither counts as none."""
     after = answer.headers.get("retry-after", "")
     if answer.status not in ASKING_TO_WAIT or not after:
