@@ -54,6 +54,15 @@ def test_model_roots_are_parted_like_path(monkeypatch, tmp_path):
     assert Settings(model_roots=[Path("/models")]).model_roots == [Path("/models")]
 
 
+def test_allowed_hosts_are_parted_by_commas_and_checked(monkeypatch):
+    assert Settings().outbound_allowed_hosts == []
+    monkeypatch.setenv("SENTINEL_OUTBOUND_ALLOWED_HOSTS", "hook.corp, 10.1.0.0/16,::1,")
+    assert Settings().outbound_allowed_hosts == ["hook.corp", "10.1.0.0/16", "::1"]
+    for wrong in ("10.1.0.1/16", "https://hook.corp", "hook.corp:80", "*.corp", "10.0.0.0/8 hook.corp"):
+        with pytest.raises(ValidationError, match="neither the name of a host"):
+            Settings(outbound_allowed_hosts=wrong)
+
+
 @pytest.mark.parametrize(("name", "value"), [("lease_s", 0), ("max_attempts", 0), ("port", 70000), ("unknown", 1)])
 def test_a_wrong_setting_is_named(name, value):
     with pytest.raises(ValidationError, match=name):

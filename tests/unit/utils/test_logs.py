@@ -105,6 +105,7 @@ def test_a_value_that_a_user_sent_does_not_look_like_another_line(lines):
     [
         (f"key {KEY} is", "key *** is"),
         (f"token={TOKEN}", "token=***"),
+        ("signed by whsec_C2FVsBQ/hrscChlQIMV+b5sSYspob7o= and sent", "signed by *** and sent"),
         ("postgresql+psycopg://ann:s3cr3t@db:5432/x", "postgresql+psycopg://***@db:5432/x"),
         ("redis://:s3cr3t@cache/0", "redis://***@cache/0"),
         ("https://example.org/a and me@example.org", "https://example.org/a and me@example.org"),
