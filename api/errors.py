@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api import refusals
+from api.outbound import TargetRefused
 from api.store import errors as store
 from sentinel.errors import FieldError, SentinelError, SpecInvalid
 
@@ -37,7 +38,7 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     store.DeliveryNotFound: HTTPStatus.NOT_FOUND,
     store.WebhookDisabled: HTTPStatus.CONFLICT,
     store.TooManyWebhooks: HTTPStatus.CONFLICT,
-    refusals.WebhookInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    TargetRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     refusals.KeyRequired: HTTPStatus.UNAUTHORIZED,
     refusals.ScopeMissing: HTTPStatus.FORBIDDEN,
     refusals.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -24,7 +24,6 @@ class Metrics:
         self.missed_deadlines = Counter(
             "sentinel_missed_deadlines", "Jobs without a worker that this process failed.", registry=registry
         )
-
         self.webhook_tries = Counter(
             "sentinel_webhook_tries", "Messages to webhooks that this process sent.", ["outcome"], registry=registry
         )

@@ -19,7 +19,7 @@ import httpcore
 import httpx
 from httpcore import SOCKET_OPTION
 
-from sentinel.errors import Fault, SentinelError
+from sentinel.errors import Fault, FieldError, SentinelError
 
 CONNECT_S = 5.0
 READ_S = 10.0  # of silence
@@ -74,6 +74,10 @@ class TargetRefused(SentinelError):
     fault = Fault.USER
     next_step = "Name an https:// URL of a public host, or ask the operator for SENTINEL_OUTBOUND_ALLOWED_HOSTS."
 
+    def __init__(self, message: str, *, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
 
 class TargetUnreachable(SentinelError):
     """No answer came."""
@@ -126,21 +130,21 @@ class Guard:
             raise TargetRefused("The URL is not of the form https://host/path.")
         if url.userinfo:
             raise TargetRefused("The URL has a user or a password in it.")
-        if self._is_trusted(url.host):
-            return url
-        self._check_untrusted(url)
+        host = url.raw_host.decode("ascii")
+        if not self._is_trusted(host):
+            self._check_untrusted(url, host)
         return url
 
-    def _check_untrusted(self, url: httpx.URL) -> None:
+    def _check_untrusted(self, url: httpx.URL, host: str) -> None:
         if url.scheme != "https":
             raise TargetRefused("The URL is not https://.")
         if port_of(url) not in PORTS:
             raise TargetRefused(f"The port is none of {', '.join(map(str, sorted(PORTS)))}.")
-        literal = _literal(url.host)
+        literal = _literal(host)
         if literal is not None:
             self._check_address(literal)
-        elif "." not in url.host.rstrip("."):
-            raise TargetRefused(f"{url.host!r} is no full name of a host.")
+        elif "." not in host.rstrip("."):
+            raise TargetRefused(f"{host!r} is no full name of a host.")
 
     def check_addresses(self, host: str, addresses: Iterable[str]) -> None:
         """Refuse a host one of whose addresses is not public.

@@ -3,9 +3,7 @@
 Plain errors with a code, a fault and a next step. Nothing here knows an HTTP status; `errors.py` does.
 """
 
-from collections.abc import Sequence
-
-from sentinel.errors import Fault, FieldError, PathNotAllowed, SentinelError, SpecInvalid
+from sentinel.errors import Fault, PathNotAllowed, SentinelError, SpecInvalid
 
 
 class KeyRequired(SentinelError):
@@ -58,18 +56,6 @@ class RangeUnsatisfiable(SentinelError):
     def __init__(self, *, size: int) -> None:
         super().__init__(f"The file has {size} bytes.")
         self.size = size
-
-
-class WebhookInvalid(SentinelError):
-    """The webhook cannot be as the request wants it."""
-
-    code = "webhook_invalid"
-    fault = Fault.USER
-    next_step = "Correct the named fields and send the request again."
-
-    def __init__(self, message: str, *, errors: Sequence[FieldError]) -> None:
-        super().__init__(message)
-        self.errors = tuple(errors)
 
 
 class NoCheckpoint(SentinelError):

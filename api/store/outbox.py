@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import Select, delete, exists, select
+from sqlalchemy import Select, delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from api.store.database import db_now
@@ -133,11 +133,16 @@ def claim_due(session: Session, *, lease_s: float) -> Parcel | None:
 
 
 def _due() -> Select[Delivery]:
-    """One webhook is sent one message at a time, so that a slow one keeps one sender and no more."""
+    """The delivery that is next, of webhooks that nothing is being sent to: a slow one keeps one sender and no more.
+
+    PostgreSQL looks again at a row that it had to wait for, but not at others: only the row's own lease excludes for
+    certain, and two that claim at the same moment may send one webhook two messages.
+    """
+    free = or_(Delivery.lease_expires_at.is_(None), Delivery.lease_expires_at <= db_now())
     other = aliased(Delivery)
     being_told = exists().where(other.webhook_id == Delivery.webhook_id, other.lease_expires_at > db_now())
     due = select(Delivery).where(Delivery.state == DeliveryState.PENDING, Delivery.next_try_at <= db_now())
-    return due.where(~being_told).order_by(Delivery.next_try_at, Delivery.id).limit(1)
+    return due.where(free, ~being_told).order_by(Delivery.next_try_at, Delivery.id).limit(1)
 
 
 def _secrets(hook: Webhook, now: datetime) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from sqlalchemy.orm import Session
 from api.auth import Principal
 from api.cursors import cursor_of, position
 from api.outbound import Guard, TargetRefused
-from api.refusals import WebhookInvalid
 from api.store import outbox
 from api.store import webhooks as store
 from api.store.models import DeliveryState
@@ -25,7 +24,7 @@ def create(session: Session, caller: Principal, new: NewWebhook, *, guard: Guard
     """Make a webhook and its secret.
 
     Raises:
-        WebhookInvalid: Nothing may be sent to its URL.
+        TargetRefused: Nothing may be sent to its URL.
         TooManyWebhooks: The caller has as many as are allowed.
     """
     _check_url(new.url, guard)
@@ -39,7 +38,7 @@ def _check_url(url: str, guard: Guard) -> None:
         guard.check_url(url)
     except TargetRefused as refused:
         mistake = FieldError(pointer="/url", code=refused.code, message=refused.message)
-        raise WebhookInvalid(refused.message, errors=[mistake]) from refused
+        raise TargetRefused(refused.message, errors=[mistake]) from refused
 
 
 def page(session: Session, caller: Principal) -> WebhookList:
@@ -58,7 +57,7 @@ def change(
     """Change what is named.
 
     Raises:
-        WebhookInvalid: Nothing may be sent to the new URL.
+        TargetRefused: Nothing may be sent to the new URL.
     """
     named = changes.model_dump(exclude_unset=True)
     if "url" in named:
