@@ -117,7 +117,7 @@ class Guard:
                 self._names.add(entry.lower())
 
     def check_url(self, text: str) -> httpx.URL:
-        """The parsed URL, if it may be tried. Looks no name up: what the name stands for is checked by `addresses`.
+        """The parsed URL, if it may be tried. Looks no name up: `check_addresses` is for what it stands for.
 
         Raises:
             TargetRefused: It may not.

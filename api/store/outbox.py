@@ -41,6 +41,9 @@ class EventType(StrEnum):
     CANCELLED = "job.cancelled"
 
 
+TOLD = frozenset(EventType)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
     """A process's right to send one delivery.
@@ -63,7 +66,7 @@ class Parcel:
 def announce(session: Session, job: Job) -> None:
     """Write down whom to tell of the state that the job has just taken."""
     event = f"job.{job.state}"
-    if event not in frozenset(EventType):
+    if event not in TOLD:
         return
     # Its owner may not delete a webhook before this commits: the job's step must not fail for that.
     enabled = select(Webhook).where(Webhook.tenant == job.tenant, Webhook.enabled)
@@ -92,7 +95,7 @@ def _facts(job: Job) -> Json:
         "name": job.name,
         "state": job.state.value,
         "attempt": job.attempt,
-        "error": {name: error[name] for name in ("code", "fault")} if error else None,
+        "error": {name: error.get(name) for name in ("code", "fault")} if error else None,
         "links": {"self": f"/v1/jobs/{job.id}"},
     }
 
