@@ -1,72 +1,107 @@
-"""Brings the files of a checkpoint into a folder, or nothing.
+"""Brings the files of a checkpoint into a folder, or nothing; goes on where an earlier try was cut off.
 
-Trusts neither the service nor the storage that it may redirect to: a file is written inside the folder only, must have
-its announced hash, and the folder appears only when all of them are there. The API key stays with the service.
+Trusts neither the service nor the storage that it may redirect to: a file must have its announced hash, and the API
+key stays with the service.
 """
 
-import hashlib
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import httpx
 
-from sentinel.errors import SentinelError
 from sentinel.replies import Artifact
-from sentinel.transport import check, patiently
+from sentinel.transport import TROUBLE, Retry, Session, check
+from sentinel.unfinished import PartialFile, UnfinishedFolder
+
+# Hears how many bytes are there, and of how many.
+Progress = Callable[[int, int], None]
 
 
-class DownloadDamaged(SentinelError):
-    """What arrived is not what the service announced."""
-
-    code = "download_damaged"
-    next_step = "Download again; if it stays so, the service's storage is damaged."
-
-
-def download(http: httpx.Client, files: Mapping[str, Artifact], folder: Path, *, patience_s: float) -> None:
+async def download(
+    session: Session, files: Mapping[str, Artifact], folder: Path, *, progress: Progress | None = None
+) -> None:
     """Fetch every file into `folder`, which must hold nothing yet.
 
     Args:
-        http: Talks to the service, and carries the key.
+        session: Talks to the service.
         files: Name in the folder → what the service announced.
-        folder: Appears complete or not at all.
-        patience_s: How long each file is tried again while nothing answers.
+        folder: Appears complete or not at all; until then, what has arrived lies in `.NAME.partial` beside it.
+        progress: Told whenever bytes have arrived.
 
     Raises:
+        FolderNotEmpty: `folder` holds files already.
+        DownloadUnderWay: Somebody else is downloading into it.
         DownloadDamaged: A file is damaged, or its name leads out of the folder.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    total = sum(file.bytes for file in files.values())
+    before = 0
+    with UnfinishedFolder(folder, files) as unfinished:
         for name, file in files.items():
-            target = _inside(unfinished, name)
-            patiently(partial(_fetch, http, file, target), patience_s=patience_s)
-        unfinished.chmod(0o755)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            await _Fetch(session, unfinished, name, file, partial(_tell, progress, before, total)).run()
+            before += file.bytes
+        unfinished.publish()
 
 
-def _inside(folder: Path, name: str) -> Path:
-    target = folder / name
-    if not target.resolve().is_relative_to(folder.resolve()):
-        raise DownloadDamaged(f"The service announced {name!r}, which is no file of a checkpoint.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target
+def _tell(progress: Progress | None, before: int, total: int, size: int) -> None:
+    if progress is not None:
+        progress(before + size, total)
 
 
-def _fetch(http: httpx.Client, file: Artifact, target: Path) -> None:
-    """Write one file. Where the service sends to another host, httpx leaves the key behind."""
-    digest = hashlib.sha256()
-    with (
-        http.stream("GET", f"/v1/artifacts/{file.id}/content", follow_redirects=True) as answer,
-        target.open("wb") as out,
-    ):
-        check(answer)
-        for chunk in answer.iter_bytes():
-            digest.update(chunk)
-            out.write(chunk)
-    if digest.hexdigest() != file.sha256:
-        raise DownloadDamaged(f"The file {file.path!r} does not have its announced sha256.")
+class _Fetch:
+    """One file's way here."""
+
+    def __init__(
+        self, session: Session, unfinished: UnfinishedFolder, name: str, file: Artifact, tell: Callable[[int], None]
+    ) -> None:
+        self._session = session
+        self._unfinished = unfinished
+        self._name, self._file = name, file
+        self._tell = tell
+
+    async def run(self) -> None:
+        """Fetch what is missing of it until it is right."""
+        part = await self._session.waiting.run(partial(self._unfinished.open, self._name))
+        try:
+            while True:
+                self._tell(part.size)
+                if part.size < self._file.bytes:
+                    await self._fill(part)
+                if part.is_right():
+                    return
+        finally:
+            part.close()
+
+    async def _fill(self, part: PartialFile) -> None:
+        """Add the rest of it, over as many connections as that takes."""
+        retry = Retry(self._session)
+        while True:
+            size = part.size
+            try:
+                return await self._fetch(part)
+            except TROUBLE as error:
+                if part.size > size:
+                    retry = Retry(self._session)
+                await retry.pause(error)
+
+    async def _fetch(self, part: PartialFile) -> None:
+        """Add what one answer brings. Where the service sends to another host, httpx leaves the key behind."""
+        url = f"/v1/artifacts/{self._file.id}/content"
+        async with self._session.http.stream("GET", url, headers=self._headers(part), follow_redirects=True) as answer:
+            await check(answer)
+            if answer.history:
+                self._unfinished.remember_redirect()
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                part.start_over()
+            async for chunk in answer.aiter_bytes():
+                await self._session.waiting.run(partial(part.append, chunk))
+                self._tell(part.size)
+
+    def _headers(self, part: PartialFile) -> dict[str, str]:
+        """Asks for the rest of it. A storage has entity tags of its own, and the hash at the end must do."""
+        headers = {"Accept-Encoding": "identity"}  # a range counts bytes of the file, not of what was made of it
+        if part.size:
+            headers["Range"] = f"bytes={part.size}-"
+            if not self._unfinished.redirected:
+                headers["If-Range"] = f'"{self._file.sha256}"'
+        return headers

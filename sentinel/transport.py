@@ -1,19 +1,30 @@
-"""How requests to the service meet trouble: what is tried again, for how long, and what counts as a refusal."""
+"""How requests to the service meet trouble: what is tried again, for how long, and what counts as a refusal.
 
+Knows no endpoint. Every request may be sent twice without harm, as it reads, says which state it wants, or carries an
+`Idempotency-Key`; so broken connections and a busy service are tried again alike. Written once for both clients: how
+they wait is the difference between them.
+"""
+
+import random
 import time
-from collections.abc import Callable
-from typing import TypeVar
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from sentinel.errors import Fault, SentinelError
-from sentinel.replies import Problem
+from sentinel.replies import Page, Problem
 
 T = TypeVar("T")
+Reply = TypeVar("Reply", bound=BaseModel)
 
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 8.0
 BUSY = frozenset({429, 502, 503, 504})
 
 
@@ -46,56 +57,139 @@ class Busy(Exception):
 
     def __init__(self, answer: httpx.Response) -> None:
         super().__init__(f"HTTP {answer.status_code}")
-        wanted = answer.headers.get("Retry-After", "")
-        self.after_s = float(wanted) if wanted.isdecimal() else 0.0
+        self.after_s = _seconds(answer.headers.get("Retry-After", ""))
+
+
+def _seconds(retry_after: str) -> float:
+    """From now, as the header says it: seconds or a date (RFC 9110 §10.2.3); 0 if it says nothing sensible."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # TypeError: a date without a zone
+        return 0.0
+
+
+TROUBLE = (httpx.TransportError, Busy)
+
+
+class Waiting(Protocol):
+    """How a client passes time."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do what blocks, like writing to a disk."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One service, one key, and how long to be patient.
+
+    Attributes:
+        http: Sends the requests, with the key.
+        waiting: How time passes.
+        patience_s: How long a request is tried again while the service does not answer.
+    """
+
+    http: httpx.AsyncClient
+    waiting: Waiting
+    patience_s: float
+
+    async def read(self, reply: type[Reply], path: str, **query: object) -> Reply:
+        """What is there; parameters that are None are left out."""
+        return reply.model_validate_json((await self.request("GET", path, params=_said(query))).content)
+
+    async def ask(self, reply: type[Reply], path: str, *, json: object = None, **query: object) -> Reply:
+        """What is there once the service has done what may be asked for twice."""
+        return reply.model_validate_json((await self.request("POST", path, json=json, params=_said(query))).content)
+
+    async def make(
+        self, reply: type[Reply], path: str, *, key: str | None, json: object = None, **query: object
+    ) -> Reply:
+        """What was made: one thing for each idempotency key, of which None makes a new one."""
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        answer = await self.request("POST", path, json=json, params=_said(query), headers=headers)
+        return reply.model_validate_json(answer.content)
+
+    async def pages(self, reply: type[Page[T]], path: str, **query: object) -> AsyncGenerator[T, None]:
+        """Everything that a list has, fetched page by page."""
+        cursor: str | None = None
+        while True:
+            page = await self.read(reply, path, **query, cursor=cursor)
+            for entry in page.data:
+                yield entry
+            if not page.has_more:
+                return
+            cursor = page.next_cursor
+
+    async def request(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
+        """The answer of a request that may be sent twice without harm.
+
+        Raises:
+            ServiceRefused: The service says no.
+            ServiceUnreachable: Nothing answers within the client's patience.
+        """
+
+        async def send() -> httpx.Response:
+            return await check(await self.http.request(method, path, **options))
+
+        return await self._patiently(send)
+
+    async def _patiently(self, action: Callable[[], Awaitable[T]]) -> T:
+        retry = Retry(self)
+        while True:
+            try:
+                return await action()
+            except TROUBLE as error:
+                await retry.pause(error)
+
+
+def _said(query: Mapping[str, object]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value is not None}
 
 
 class Retry:
-    """Growing pauses until patience ends."""
+    """Growing pauses until patience ends, drawn at random so that clients do not come back all at once."""
 
-    def __init__(self, patience_s: float) -> None:
-        self._deadline = time.monotonic() + patience_s
-        self._pause_s = FIRST_PAUSE_S
+    def __init__(self, session: Session) -> None:
+        self._sleep = session.waiting.sleep
+        self._deadline = time.monotonic() + session.patience_s
+        self._longest_s = FIRST_PAUSE_S
 
-    def pause(self, error: Exception) -> None:
-        """Wait before the next try.
+    async def pause(self, error: Exception) -> None:
+        """Wait before the next try, at least as long as the service asks for.
 
         Raises:
             ServiceUnreachable: The next try would come too late.
         """
-        pause_s = max(self._pause_s, getattr(error, "after_s", 0.0))
+        asked_s = error.after_s if isinstance(error, Busy) else 0.0
+        pause_s = asked_s + random.uniform(0, self._longest_s)  # noqa: S311 - no secret
         if time.monotonic() + pause_s > self._deadline:
-            raise ServiceUnreachable(f"The service does not answer: {error}") from error
-        time.sleep(pause_s)
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            raise ServiceUnreachable(f"The service does not answer: {error or type(error).__name__}") from error
+        await self._sleep(pause_s)
+        self._longest_s = min(2 * self._longest_s, LONGEST_PAUSE_S)
 
 
-def patiently(action: Callable[[], T], *, patience_s: float) -> T:
-    """Do what may be done twice, again and again until it meets neither a broken connection nor a busy service."""
-    retry = Retry(patience_s)
-    while True:
-        try:
-            return action()
-        except (httpx.TransportError, Busy) as error:
-            retry.pause(error)
-
-
-def check(answer: httpx.Response) -> httpx.Response:
+async def check(answer: httpx.Response) -> httpx.Response:
     """The answer, if it is one.
 
     Raises:
         ServiceRefused: It is a problem document.
+        Busy: It says to come again.
     """
     if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
         return answer
     if answer.status_code in BUSY:
         raise Busy(answer)
-    raise ServiceRefused(_problem(answer))
+    raise ServiceRefused(_problem(answer, await answer.aread()))
 
 
-def _problem(answer: httpx.Response) -> Problem:
+def _problem(answer: httpx.Response, body: bytes) -> Problem:
     try:
-        return Problem.model_validate_json(answer.read())
+        return Problem.model_validate_json(body)
     except ValidationError:
         url = answer.request.url.copy_with(query=None)  # with it, a URL that a storage signed still opens the file
         return Problem(

@@ -1,107 +1,16 @@
-"""The client against a server that behaves badly on purpose; the well-behaved one is in tests/acceptance."""
+"""Both clients against a service that behaves badly on purpose; the well-behaved one is in tests/acceptance."""
 
-import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from inspect import iscoroutinefunction
 
 import pytest
 
-from sentinel.client import FolderNotEmpty, NoCheckpoint, SentinelClient
-from sentinel.downloading import DownloadDamaged
+from sentinel.client import AsyncSentinelClient, SentinelClient
 from sentinel.replies import Job
 from sentinel.transport import ServiceRefused, ServiceUnreachable
-
-JOB = {
-    "id": "job_1",
-    "name": None,
-    "state": "succeeded",
-    "phase": None,
-    "cycle": None,
-    "progress": 1.0,
-    "attempt": 1,
-    "max_attempts": 3,
-    "error": None,
-    "checkpoint_uri": "/v1/jobs/job_1/checkpoint",
-    "created_at": "2030-01-01T00:00:00Z",
-    "started_at": None,
-    "finished_at": None,
-    "spec": {},
-    "result": None,
-    "artifacts": [],
-    "a_key_of_a_newer_service": 1,
-}
-
-
-class Scripted(ThreadingHTTPServer):
-    """Answers requests with functions of the handler, in their order; keeps what was asked."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script = []
-        self.asked = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    def answer(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.asked.append((self.command, self.path, dict(self.headers), body))
-        self.server.script.pop(0)(self)
-
-    do_GET = do_POST = answer  # noqa: N815 - the names that http.server calls
-
-    def log_message(self, *args):
-        pass
-
-
-def reply(document, *, status=200, headers=(), media_type="application/json"):
-    body = document if isinstance(document, bytes) else json.dumps(document).encode()
-
-    def answer(handler):
-        handler.send_response(status)
-        for name, value in [("Content-Type", media_type), ("Content-Length", str(len(body))), *headers]:
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
-
-
-def hang_up(handler):
-    handler.close_connection = True
-
-
-def stream(text):
-    """Part of an event stream; the connection ends after it."""
-
-    def answer(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Type", "text/event-stream")
-        handler.end_headers()
-        handler.wfile.write(text.encode())
-
-    return answer
-
-
-def event(seq):
-    data = {"seq": seq, "type": "message", "data": {}, "token": 1, "created_at": "2030-01-01T00:00:00Z"}
-    return f": ping\r\n\r\nid: {seq}\r\nevent: message\r\ndata: {json.dumps(data)}\r\n\r\n"
-
-
-@pytest.fixture
-def server():
-    with Scripted() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def client(server):
-    with SentinelClient(f"http://127.0.0.1:{server.server_port}", "sntl_key", patience_s=2) as client:
-        yield client
+from tests.scripted_service import JOB, event, hang_up, reply, stream
 
 
 def test_a_dropped_connection_and_a_busy_service_are_tried_again_with_one_idempotency_key(server, client):
@@ -137,6 +46,17 @@ def test_a_refusal_carries_the_problem_and_every_mistake(server, client):
     assert refused.value.instance_next_step == "Correct it."
 
 
+def test_a_date_to_come_again_at_is_waited_for(server, client):
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
+    for nonsense in (past, "soon", "Sat, 01 Jan 2000 00:00:00"):
+        server.script += [reply({}, status=429, headers=[("Retry-After", nonsense)])]
+    server.script += [reply({}, status=429, headers=[("Retry-After", later)])]
+    with pytest.raises(ServiceUnreachable):
+        client.get("job_1")
+    assert len(server.asked) == 4
+
+
 def test_something_that_is_no_sentinel_service_is_named_as_such(server, client):
     server.script = [reply(b"<html>not found</html>", status=404, media_type="text/html")]
     with pytest.raises(ServiceRefused, match="without a problem document"):
@@ -149,6 +69,27 @@ def test_a_broken_event_stream_goes_on_after_the_last_event(server, client):
     server.script = [stream(event(1) + event(2) + half), hang_up, stream(event(3) + end)]
     assert [seen.seq for seen in client.watch("job_1")] == [1, 2, 3]
     assert [headers["Last-Event-ID"] for _, _, headers, _ in server.asked] == ["0", "2", "2"]
+
+
+def test_a_line_separator_in_a_text_parts_no_event(server, client):
+    data = {
+        "seq": 1,
+        "type": "message",
+        "data": {"text": "one\u2028two\x85"},
+        "token": 1,
+        "created_at": "2030-01-01T00:00:00Z",
+    }
+    lines = f"id: 1\nevent: message\ndata: {json.dumps(data, ensure_ascii=False)}\n\nevent: end\ndata: {{}}\n\n"
+    server.script = [stream(lines)]
+    assert [seen.data for seen in client.watch("job_1")] == [data["data"]]
+
+
+def test_watching_can_be_left(server, client):
+    server.script = [stream(event(1) + event(2))]
+    watching = client.watch("job_1")
+    assert next(watching).seq == 1
+    watching.close()
+    assert list(watching) == []
 
 
 def test_lists_are_fetched_page_by_page(server, client):
@@ -170,72 +111,28 @@ def test_waiting_polls_until_the_job_has_ended(server, client):
     assert [headers.get("If-None-Match") for _, _, headers, _ in server.asked] == [None, "", '"2"', '"2"']
 
 
-def announcing(files):
-    artifacts = [
-        {
-            "id": f"art_{name}",
-            "kind": "checkpoint",
-            "path": f"checkpoint/{name}",
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "bytes": len(content),
-            "media_type": "application/octet-stream",
-        }
-        for name, content in files.items()
-    ]
-    return reply(JOB | {"artifacts": artifacts})
+def test_history_goes_on_after_the_last_event_of_a_page(server, client):
+    first, second = (
+        {"seq": n, "type": "message", "data": {}, "token": None, "created_at": "2030-01-01T00:00:00Z"} for n in (7, 8)
+    )
+    server.script = [reply({"data": [first], "has_more": True}), reply({"data": [second], "has_more": False})]
+    assert [seen.seq for seen in client.events("job_1", after=6)] == [7, 8]
+    assert [path for _, path, *_ in server.asked] == ["/v1/jobs/job_1/events?after=6", "/v1/jobs/job_1/events?after=7"]
 
 
-FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 9000}
+def test_log_lines_are_given_as_they_are(server, client):
+    server.script = [reply("größer\n".encode(), media_type="text/plain; charset=utf-8")]
+    assert client.logs("job_1", tail=1) == "größer\n"
+    assert [path for _, path, *_ in server.asked] == ["/v1/jobs/job_1/logs?tail=1"]
 
 
-def test_a_checkpoint_arrives_whole_even_when_a_connection_breaks(server, client, tmp_path):
-    def broken(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(FILES["model.safetensors"])))
-        handler.end_headers()
-        handler.wfile.write(FILES["model.safetensors"][:1_000_000])
-
-    server.script = [announcing(FILES), reply(FILES["config.json"]), broken, reply(FILES["model.safetensors"])]
-    folder = client.download_checkpoint("job_1", tmp_path / "pruned")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
-    assert list(tmp_path.iterdir()) == [folder]
-    assert [path for _, path, *_ in server.asked[2:]] == ["/v1/artifacts/art_model.safetensors/content"] * 2
-
-
-def test_a_changed_file_leaves_nothing_behind(server, client, tmp_path):
-    server.script = [announcing(FILES), reply(FILES["config.json"]), reply(b"other")]
-    with pytest.raises(DownloadDamaged, match=r"model\.safetensors"):
-        client.download_checkpoint("job_1", tmp_path / "pruned")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_announced_path_cannot_leave_the_folder(server, client, tmp_path):
-    server.script = [announcing({"../escaped": b"x"})]
-    with pytest.raises(DownloadDamaged):
-        client.download_checkpoint("job_1", tmp_path / "pruned")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_storage_gets_no_key_and_its_refusal_tells_no_signed_url(server, client, tmp_path):
-    location = f"http://localhost:{server.server_port}/bucket/key?X-Amz-Signature=secret"
-    redirect = reply(b"", status=307, headers=[("Location", location)])
-    server.script = [announcing(FILES), redirect, reply(b"<Error/>", status=403, media_type="application/xml")]
-    with pytest.raises(ServiceRefused, match="/bucket/key answered HTTP 403") as refused:
-        client.download_checkpoint("job_1", tmp_path / "pruned")
-    assert "secret" not in refused.value.message
-    assert ["Authorization" in headers for _, _, headers, _ in server.asked] == [True, True, False]
-
-
-def test_files_are_never_overwritten(client, tmp_path):
-    (tmp_path / "mine").write_text("x")
-    with pytest.raises(FolderNotEmpty):
-        client.download_checkpoint("job_1", tmp_path)
-
-
-def test_a_job_without_a_checkpoint_is_refused(server, client, tmp_path):
-    server.script = [reply(JOB | {"state": "failed", "checkpoint_uri": None})]
-    with pytest.raises(NoCheckpoint):
-        client.download_checkpoint("job_1", tmp_path / "pruned")
+def test_both_clients_have_the_same_calls():
+    calls = {name: value for name, value in vars(AsyncSentinelClient.__mro__[1]).items() if not name.startswith("_")}
+    blocking = {
+        name: value for name, value in vars(SentinelClient).items() if not name.startswith("_") and name != "close"
+    }
+    assert {name: value.__wrapped__ for name, value in blocking.items()} == calls
+    assert not any(iscoroutinefunction(value) for value in blocking.values())
 
 
 def test_replies_are_frozen():

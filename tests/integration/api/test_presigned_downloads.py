@@ -6,7 +6,7 @@ import pytest
 
 from api.store import jobs, leases
 from sentinel.client import SentinelClient
-from sentinel.downloading import DownloadDamaged
+from sentinel.unfinished import DownloadDamaged
 
 WEIGHTS = bytes(range(256)) * 9000
 CHECKPOINT = {"checkpoint/config.json": b"{}\n", "checkpoint/model.safetensors": WEIGHTS}
@@ -107,9 +107,32 @@ def test_the_client_follows_without_its_key_and_verifies(service, cancelled, buc
         assert not any("authorization" in asked.headers for asked in redirected)
         for stored in bucket.stored():
             bucket.write(stored, b"damaged")
-        with pytest.raises(DownloadDamaged, match="announced sha256"):
+        with pytest.raises(DownloadDamaged, match="announced"):
             client.download_checkpoint(cancelled, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+class Stopped(Exception):
+    """As if the process ended here."""
+
+
+def stop(done, _total):
+    if done > len(WEIGHTS) // 2:
+        raise Stopped
+
+
+def test_a_client_goes_on_where_it_was_cut_off(service, job, backing, tmp_path, request):
+    key = service.client.headers["Authorization"].removeprefix("Bearer ")
+    with SentinelClient(service.base_url, key, patience_s=2) as client:
+        with pytest.raises(Stopped):
+            client.download_checkpoint(job["id"], tmp_path / "pruned", progress=stop)
+        before = (tmp_path / ".pruned.partial/files/model.safetensors").stat().st_size
+        folder = client.download_checkpoint(job["id"], tmp_path / "pruned")
+    assert {f"checkpoint/{path.name}": path.read_bytes() for path in folder.iterdir()} == CHECKPOINT
+    if request.node.callspec.params["backing"] == "s3":
+        last = request.getfixturevalue("object_store").requests[-1]
+        assert (last.method, last.headers["range"]) == ("GET", f"bytes={before}-")
+        assert "authorization" not in last.headers
 
 
 @pytest.mark.parametrize("backing", ["file"], indirect=True)
