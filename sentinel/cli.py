@@ -1,6 +1,7 @@
 """The `sentinel` command. Thin: reads arguments, calls the library or the client, prints.
 
-torch is imported only by `run` and `check-family`; everything else answers at once.
+torch is imported only by `run` and `check-family`, httpx only by what talks to a service; everything else answers at
+once.
 """
 
 import subprocess
@@ -14,24 +15,23 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from sentinel import service_commands
+from sentinel import init_command, reading_commands, service_commands
+from sentinel.access import AsJson
+from sentinel.arguments import SPEC_ARGUMENTS, SpecArguments
 from sentinel.display import ProgressDisplay, result_table
 from sentinel.errors import Fault, SentinelError, SpecInvalid
 from sentinel.events import CheckpointSaved, Event
+from sentinel.outcomes import ExitCode, exit_code, explain, output
 from sentinel.result import Result
 from sentinel.spec import ModelSource, model_section
-from sentinel.spec_flags import SPEC_ARGUMENTS_SETTINGS, SpecArguments, flags, spec_from_arguments
+from sentinel.spec_flags import flags, spec_from_arguments
 from sentinel.utils.checkpoints.cycle_state import drop_superseded
-
-# Exit codes: 2 is what shells and argparse use for a wrong call, 1 for everything that failed later.
-EXIT_WRONG_INPUT = 2
-EXIT_FAILED = 1
 
 app = typer.Typer(
     help="Prune transformer language models and heal them.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-service_commands.register(app)
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line instead of a table.")]
+for part in (init_command, service_commands, reading_commands):
+    part.register(app)
 
 
 class ServiceNotInstalled(SentinelError):
@@ -42,16 +42,40 @@ class ServiceNotInstalled(SentinelError):
     next_step = "Run it on a host of the service, or install that part: pip install 'sentinel-pruning[api]'."
 
 
+class WrongCall(SentinelError):
+    """The command line cannot be understood."""
+
+    code = "wrong_call"
+    fault = Fault.USER
+    next_step = "Ask the command for its --help."
+
+
+class Interrupted(SentinelError):
+    """Somebody pressed Ctrl-C."""
+
+    code = "interrupted"
+    fault = Fault.USER
+    next_step = "What was submitted goes on; what ran here goes on with --resume."
+
+
 def main() -> None:
-    """Run the command; turn foreseen errors into two lines and an exit code."""
+    """Run the command; turn foreseen errors into an exit code and two lines, or with --json one object."""
+    as_json = "--json" in sys.argv
     try:
-        app()
+        # For people, typer itself explains a wrong call and ends.
+        code = app(standalone_mode=not as_json)
     except SentinelError as error:
-        _explain(error)
-        sys.exit(EXIT_WRONG_INPUT if error.fault is Fault.USER else EXIT_FAILED)
+        explain(error, as_json=as_json)
+        sys.exit(exit_code(error))
+    except typer.TyperException as wrong:
+        explain(WrongCall(wrong.format_message()), as_json=as_json)
+        sys.exit(ExitCode.WRONG_INPUT)
+    if code == ExitCode.INTERRUPTED:
+        explain(Interrupted("Interrupted."), as_json=as_json)
+    sys.exit(code)
 
 
-@app.command(context_settings=SPEC_ARGUMENTS_SETTINGS)
+@app.command(**SPEC_ARGUMENTS)
 def run(
     arguments: SpecArguments = None,
     output: Annotated[Path, typer.Option(help="Folder for the checkpoint, metrics and plots.")] = Path("outputs/run"),
@@ -117,7 +141,7 @@ def check_family(
         table.add_row(result.law, result.cut, result.measured, "yes" if result.passed else "NO")
     Console().print(table, markup=False, highlight=False)
     if not all(result.passed for result in results):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()
@@ -162,15 +186,6 @@ def _show(result: Result, *, as_json: bool) -> None:
     if as_json:
         print(result.model_dump_json())
         return
-    console = Console()
+    console = output()
     console.print(result_table(result))
     console.print(f"Checkpoint ({result.export_form}): {result.checkpoint}", highlight=False)
-
-
-def _explain(error: SentinelError) -> None:
-    console = Console(stderr=True)
-    console.print(error.message, style="bold red", markup=False, highlight=False)
-    if isinstance(error, SpecInvalid):
-        for mistake in error.errors:
-            console.print(f"  {mistake.pointer or '/'}: {mistake.message}", markup=False, highlight=False)
-    console.print(error.instance_next_step, markup=False, highlight=False)

@@ -1,34 +1,53 @@
 """What a person sees of an experiment in a terminal: progress while it runs, a table when it is done.
 
-Knows events and results, wherever they come from. Without a terminal it prints plain lines.
+Knows events and results, wherever they come from. Without a terminal it prints plain lines: every phase, and every
+tenth of the way.
 """
 
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from sentinel.events import Event, Failed, MessageLogged, MetricRecorded, PhaseStarted, Progressed
 from sentinel.result import Measurement, Result
 
+# What the time that is left is told from: long, as phases take their steps at different speeds.
+SPEED_PERIOD_S = 600.0
+
 
 class ProgressDisplay:
-    """A reporter that draws a progress bar with phase and loss; a context manager."""
+    """A reporter that draws a progress bar with phase, latest number and the time that is left; a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._phase = "waiting"
-        self._loss = ""
+        self._number = ""
+        self._tenths = 0
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
+            speed_estimate_period=SPEED_PERIOD_S,
         )
         self._task = self._progress.add_task(self._phase, total=1.0)
 
@@ -36,17 +55,58 @@ class ProgressDisplay:
         """Show one event."""
         if isinstance(event, PhaseStarted):
             self._phase = event.phase.value + (f" · cycle {event.cycle}" if event.cycle else "")
-            if not self._console.is_terminal:
-                self._console.print(self._phase, highlight=False)
+            self._line(self._phase)
         elif isinstance(event, MetricRecorded):
-            self._loss = f" · {event.name} {event.value:.4f}"
+            self._number = f" · {event.name} {event.value:.4f}"
         elif isinstance(event, Progressed):
-            self._progress.update(self._task, completed=event.fraction)
+            self._advance(event.fraction)
         elif isinstance(event, MessageLogged):
             self._progress.console.print(event.text, highlight=False, markup=False)
         elif isinstance(event, Failed):
             self._progress.console.print(event.error["message"], style="red", markup=False)
-        self._progress.update(self._task, description=self._phase + self._loss)
+        self._progress.update(self._task, description=self._phase + self._number)
+
+    def _advance(self, fraction: float) -> None:
+        self._progress.update(self._task, completed=fraction)
+        if int(fraction * 10) > self._tenths:
+            self._tenths = int(fraction * 10)
+            left_s = self._progress.tasks[self._task].time_remaining
+            left = f" · about {timedelta(seconds=round(left_s))} left" if left_s else ""
+            self._line(f"{self._phase}{self._number} · {fraction:.0%}{left}")
+
+    def _line(self, text: str) -> None:
+        """For whoever sees no bar."""
+        if not self._console.is_terminal:
+            self._console.print(text, highlight=False, markup=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class DownloadDisplay:
+    """A bar of bytes; a context manager. Without a terminal it says nothing."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("downloading"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("")
+
+    def tell(self, done: int, total: int) -> None:
+        """Show how many bytes of how many are there."""
+        self._progress.update(self._task, completed=done, total=total)
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -9,8 +9,11 @@ SHARED_TYPES = frozenset({"phase", "metric", "message"})
 
 def follow(client: SentinelClient, job_id: str, reporter: Reporter) -> Job:
     """Report a job from its beginning until it has ended; returns the ended job."""
-    seen = 0
+    seen, told = 0, None
     for job in client.changes(job_id):
+        if job.queue_reason not in (None, told):
+            told = job.queue_reason
+            reporter.emit(MessageLogged(text=f"waiting: {told}"))
         for line in client.events(job_id, after=seen):
             seen = line.seq
             event = _event(line)

@@ -8,9 +8,8 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
-import typer
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -18,31 +17,30 @@ from pydantic.fields import FieldInfo
 from sentinel.errors import SpecInvalid
 from sentinel.spec import Spec, load_document, model_section, parse_spec
 
-# The type and the settings of a command that takes a spec: typer passes on whatever it does not know.
-SpecArguments = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="A spec file and/or fields as flags, e.g. --prune.strategy entropy; `sentinel fields` lists them.",
-        metavar="[SPEC] [--FIELD VALUE]...",
-    ),
-]
-SPEC_ARGUMENTS_SETTINGS = {"ignore_unknown_options": True}
-
 
 def spec_from_arguments(arguments: Sequence[str]) -> Spec:
-    """Build a spec from an optional file and flags that override it.
+    """A valid spec from an optional file and flags that override it.
+
+    Raises:
+        SpecInvalid: A flag lacks a value, or the document is not a valid spec.
+    """
+    return parse_spec(document_from_arguments(arguments))
+
+
+def document_from_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """What an optional file and flags that override it say, valid or not.
 
     Args:
         arguments: `[FILE] [--field value | --field=value]…`; values are YAML, so `null` and lists work.
 
     Raises:
-        SpecInvalid: A flag lacks a value, or the document is not a valid spec.
+        SpecInvalid: The file cannot be read, or a flag lacks a value.
     """
     rest = list(arguments)
     document = load_document(Path(rest.pop(0))) if rest and not rest[0].startswith("--") else {}
     for path, value in _pairs(rest):
         _set_field(document, path.split("."), value)
-    return parse_spec(document)
+    return document
 
 
 def _pairs(arguments: list[str]) -> Iterator[tuple[str, Any]]:
@@ -77,11 +75,13 @@ class Flag:
         name: `--prune.strategy`.
         default: As YAML; empty where the field is required.
         description: What the field means.
+        choices: The values that it takes, where they can be counted.
     """
 
     name: str
     default: str
     description: str
+    choices: tuple[str, ...]
 
 
 def flags() -> list[Flag]:
@@ -94,7 +94,12 @@ def flags() -> list[Flag]:
 
 def _flags_of(section: type[BaseModel], prefix: str) -> Iterator[Flag]:
     for name, field in section.model_fields.items():
-        yield Flag(name=f"--{prefix}{name}", default=_default(field), description=field.description or "")
+        yield Flag(
+            name=f"--{prefix}{name}",
+            default=_default(field),
+            description=field.description or "",
+            choices=tuple(_choices(field.annotation)),
+        )
         for nested in _sections(field.annotation):
             yield from _flags_of(nested, f"{prefix}{name}.")
 
@@ -106,6 +111,19 @@ def _sections(annotation: object) -> Iterator[type[BaseModel]]:
     elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
         for member in typing.get_args(annotation):
             yield from _sections(member)
+
+
+def _choices(annotation: object) -> Iterator[str]:
+    """What a flag can be followed by, as YAML."""
+    if annotation is bool:
+        yield from ("true", "false")
+    elif typing.get_origin(annotation) is Literal:
+        yield from map(str, typing.get_args(annotation))
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for member in typing.get_args(annotation):
+            yield from _choices(member)
+    elif annotation is types.NoneType:
+        yield "null"
 
 
 def _default(field: FieldInfo) -> str:

@@ -45,7 +45,7 @@ class EmbeddedService:
 
     Attributes:
         base_url: Where the API listens.
-        api_key: A key for it; also in `key_file`.
+        api_key: A key for it; also in `key_file`, as the address is in `url_file` beside it while the service runs.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -54,6 +54,7 @@ class EmbeddedService:
         self._stopping = threading.Event()
         self.base_url = f"http://{settings.host}:{self._settings.port}"
         self.key_file = settings.home / "api_key"
+        self.url_file = settings.home / "url"
         self.log_folder = settings.home / "logs"
         self.api_key = ""
 
@@ -93,6 +94,8 @@ class EmbeddedService:
         self._stack.callback(end, self._api)
         self._start_worker()
         wait_until(lambda: _is_ready(self.base_url), self._api, log=self._log("api"))
+        self.url_file.write_text(self.base_url + "\n", encoding="utf-8")
+        self._stack.callback(self.url_file.unlink, missing_ok=True)
 
     def _start_worker(self) -> None:
         thread = threading.Thread(target=self._keep_worker, name="keep-worker", daemon=True)

@@ -121,13 +121,13 @@ def stop(done, _total):
         raise Stopped
 
 
-def test_a_client_goes_on_where_it_was_cut_off(service, job, backing, tmp_path, request):
+def test_a_client_goes_on_where_it_was_cut_off(service, cancelled, backing, tmp_path, request):
     key = service.client.headers["Authorization"].removeprefix("Bearer ")
     with SentinelClient(service.base_url, key, patience_s=2) as client:
         with pytest.raises(Stopped):
-            client.download_checkpoint(job["id"], tmp_path / "pruned", progress=stop)
+            client.download_checkpoint(cancelled, tmp_path / "pruned", progress=stop)
         before = (tmp_path / ".pruned.partial/files/model.safetensors").stat().st_size
-        folder = client.download_checkpoint(job["id"], tmp_path / "pruned")
+        folder = client.download_checkpoint(cancelled, tmp_path / "pruned")
     assert {f"checkpoint/{path.name}": path.read_bytes() for path in folder.iterdir()} == CHECKPOINT
     if request.node.callspec.params["backing"] == "s3":
         last = request.getfixturevalue("object_store").requests[-1]

@@ -1,0 +1,68 @@
+"""Where a command finds its service: options, environment, or the folder that the embedded service keeps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sentinel.errors import Fault, SentinelError
+
+if TYPE_CHECKING:  # it brings httpx, which `--help` can do without
+    from sentinel.client import SentinelClient
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SENTINEL_URL",
+        help="Address of the service.",
+        show_default=f"that of the service in .sentinel, or {DEFAULT_URL}",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="SENTINEL_API_KEY",
+        help="Key for it.",
+        show_default="that of the service in .sentinel",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line, errors included.")]
+
+
+class KeyMissing(SentinelError):
+    """No API key was given or found."""
+
+    code = "key_missing"
+    fault = Fault.USER
+    next_step = "Pass --api-key or set SENTINEL_API_KEY; `make serve` prints where it keeps one."
+
+
+def find(url: str | None, api_key: str | None) -> tuple[str, str]:
+    """Address and key: what is given, or else what the embedded service wrote down.
+
+    Raises:
+        KeyMissing: There is no key.
+    """
+    home = Path(os.environ.get("SENTINEL_HOME") or ".sentinel")
+    url = url or _read(home / "url") or DEFAULT_URL
+    api_key = api_key or _read(home / "api_key")
+    if api_key is None:
+        raise KeyMissing("There is no API key.")
+    return url, api_key
+
+
+def connect(url: str | None, api_key: str | None, *, patience_s: float = 30.0) -> SentinelClient:
+    """A client of the service."""
+    from sentinel.client import SentinelClient
+
+    return SentinelClient(*find(url, api_key), patience_s=patience_s)
+
+
+def _read(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None

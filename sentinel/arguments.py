@@ -1,0 +1,68 @@
+"""What several commands take as arguments, specs and jobs, and how a shell completes them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from sentinel.access import find
+from sentinel.errors import SentinelError
+from sentinel.spec_flags import flags
+
+COMPLETION_TIMEOUT_S = 1.0
+SHOWN_JOBS = 50
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """What typer shows of a completion."""
+
+    value: str
+    help: str
+    type: str = "plain"
+
+
+class SpecCommand(TyperCommand):
+    """A command that takes every field of a spec as a flag, and completes their names."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:  # noqa: ANN401 - click's own, which typer hides
+        """Options of the command, then fields of the spec."""
+        fields = [_Completion(flag.name, flag.description) for flag in flags() if flag.name.startswith(incomplete)]
+        return [*super().shell_complete(ctx, incomplete), *(fields if incomplete.startswith("-") else [])]
+
+
+def _values(ctx: typer.Context) -> list[str]:
+    """What can follow the flag before; a shell offers files where there is nothing."""
+    before = (ctx.params.get("arguments") or [""])[-1]
+    return [value for flag in flags() if flag.name == before for value in flag.choices]
+
+
+def _jobs(ctx: typer.Context) -> list[tuple[str, str]]:
+    """Ids of the newest jobs, if the service says them at once."""
+    import httpx
+
+    from sentinel.replies import JobSummary, Page
+
+    try:
+        url, api_key = find(ctx.params.get("url"), ctx.params.get("api_key"))
+        headers = {"Authorization": f"Bearer {api_key}"}
+        query = {"limit": SHOWN_JOBS}
+        answer = httpx.get(f"{url}/v1/jobs", headers=headers, params=query, timeout=COMPLETION_TIMEOUT_S)
+        page = Page[JobSummary].model_validate_json(answer.raise_for_status().content)
+    except (SentinelError, httpx.HTTPError, ValueError):
+        return []
+    return [(job.id, f"{job.state} {job.name or ''}".strip()) for job in page.data]
+
+
+# typer passes on whatever it does not know.
+SPEC_ARGUMENTS: dict[str, Any] = {"cls": SpecCommand, "context_settings": {"ignore_unknown_options": True}}
+SpecArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="A spec file and/or fields as flags, e.g. --prune.strategy entropy; `sentinel fields` lists them.",
+        metavar="[SPEC] [--FIELD VALUE]...",
+        autocompletion=_values,
+    ),
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, `job_…`.", autocompletion=_jobs)]
