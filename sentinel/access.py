@@ -13,6 +13,8 @@ from sentinel.errors import Fault, SentinelError
 if TYPE_CHECKING:  # it brings httpx, which `--help` can do without
     from sentinel.client import SentinelClient
 
+# How long a service that does not answer is asked again: by a command that only asks, and by one that stays.
+QUICK_S, STAYING_S = 5.0, 60.0
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 Url = Annotated[
@@ -57,11 +59,11 @@ def find(url: str | None, api_key: str | None) -> tuple[str, str]:
     return url, api_key
 
 
-def connect(url: str | None, api_key: str | None, *, patience_s: float = 30.0) -> SentinelClient:
-    """A client of the service."""
+def connect(url: str | None, api_key: str | None, *, patience_s: float | None = None) -> SentinelClient:
+    """A client of the service; patient for `QUICK_S` unless said otherwise."""
     from sentinel.client import SentinelClient
 
-    return SentinelClient(*find(url, api_key), patience_s=patience_s)
+    return SentinelClient(*find(url, api_key), patience_s=QUICK_S if patience_s is None else patience_s)
 
 
 def _read(file: Path) -> str | None:

@@ -61,9 +61,9 @@ class ProgressDisplay:
         elif isinstance(event, Progressed):
             self._advance(event.fraction)
         elif isinstance(event, MessageLogged):
-            self._progress.console.print(event.text, highlight=False, markup=False)
+            self._say(event.text)
         elif isinstance(event, Failed):
-            self._progress.console.print(event.error["message"], style="red", markup=False)
+            self._say(event.error["message"], style="red")
         self._progress.update(self._task, description=self._phase + self._number)
 
     def _advance(self, fraction: float) -> None:
@@ -77,7 +77,10 @@ class ProgressDisplay:
     def _line(self, text: str) -> None:
         """For whoever sees no bar."""
         if not self._console.is_terminal:
-            self._console.print(text, highlight=False, markup=False)
+            self._say(text)
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._progress.start()

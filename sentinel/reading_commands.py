@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from sentinel import tables
-from sentinel.access import AsJson, Key, Url, connect
+from sentinel.access import STAYING_S, AsJson, Key, Url, connect
 from sentinel.arguments import SPEC_ARGUMENTS, JobId, SpecArguments
 from sentinel.display import result_table
 from sentinel.outcomes import ExitCode, output
@@ -90,7 +90,7 @@ def events(
 ) -> None:
     """Print a job's history, an event a line; with --json an object a line."""
     console = output()
-    with connect(url, api_key) as client:
+    with connect(url, api_key, patience_s=STAYING_S if follow else None) as client:
         for event in client.watch(job_id, after=after) if follow else client.events(job_id, after=after):
             if as_json:
                 print(event.model_dump_json(), flush=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from sentinel.access import AsJson, Key, Url, connect
+from sentinel.access import STAYING_S, AsJson, Key, Url, connect
 from sentinel.arguments import SPEC_ARGUMENTS, JobId, SpecArguments
 from sentinel.display import DownloadDisplay, ProgressDisplay, result_table
 from sentinel.outcomes import ExitCode, output
@@ -55,7 +55,7 @@ def submit(
 ) -> None:
     """Submit an experiment as a job."""
     spec = spec_from_arguments(arguments or [])
-    with connect(url, api_key) as client:
+    with connect(url, api_key, patience_s=STAYING_S if follow_job else None) as client:
         job = client.submit(
             spec,
             priority=priority,
@@ -71,7 +71,7 @@ def submit(
 
 def watch(job_id: JobId, *, url: Url = None, api_key: Key = None, as_json: AsJson = False) -> None:
     """Show a job's progress until it has ended, then its before and after."""
-    with connect(url, api_key) as client:
+    with connect(url, api_key, patience_s=STAYING_S) as client:
         _watch(client, job_id, as_json=as_json)
 
 
@@ -123,7 +123,8 @@ def download(
 
     A download that was cut off goes on where it stopped when it is asked for again.
     """
-    with connect(url, api_key) as client, DownloadDisplay(Console(stderr=True)) as display:
+    staying = connect(url, api_key, patience_s=STAYING_S)
+    with staying as client, DownloadDisplay(Console(stderr=True)) as display:
         made = client.download_checkpoint(job_id, folder or Path(job_id), progress=display.tell)
     print(json.dumps({"job_id": job_id, "folder": str(made)}) if as_json else made)
 
@@ -140,7 +141,7 @@ def _watch(client: "SentinelClient", job_id: str, *, as_json: bool) -> None:
         with ProgressDisplay(console) as display:
             job = follow(client, job_id, display)
     except KeyboardInterrupt:
-        console.print(f"The job goes on; `sentinel watch {job_id}` shows it again.", highlight=False)
+        console.print(f"The job goes on; `sentinel watch {job_id}` shows it again.", highlight=False, soft_wrap=True)
         raise
     _show_end(job, as_json=as_json)
     if job.state != "succeeded":

@@ -108,7 +108,7 @@ def strategies(found: Iterable[Strategy]) -> Table:
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=None)
+    table = Table(box=None, pad_edge=False)
     for number, heading in enumerate(headings):
         table.add_column(heading, no_wrap=number == 0, overflow="fold")
     return table
@@ -116,7 +116,7 @@ def _table(*headings: str) -> Table:
 
 def _rows(rows: Mapping[str, object]) -> Table:
     """A column of names and one of values; those without a value are left out."""
-    table = Table(box=None, show_header=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for name, value in rows.items():

@@ -52,6 +52,13 @@ class ServiceRefused(SentinelError):
         self.problem = problem
 
 
+class AnswerNotUnderstood(SentinelError):
+    """The service answers in a form that this client does not know."""
+
+    code = "answer_not_understood"
+    next_step = "Check that the URL is the service's, and that client and service are of versions that go together."
+
+
 class Busy(Exception):
     """The service is there but cannot answer now; `after_s` is what its Retry-After asks for."""
 
@@ -100,19 +107,18 @@ class Session:
 
     async def read(self, reply: type[Reply], path: str, **query: object) -> Reply:
         """What is there; parameters that are None are left out."""
-        return reply.model_validate_json((await self.request("GET", path, params=_said(query))).content)
+        return _understood(reply, await self.request("GET", path, params=_said(query)))
 
     async def ask(self, reply: type[Reply], path: str, *, json: object = None, **query: object) -> Reply:
         """What is there once the service has done what may be asked for twice."""
-        return reply.model_validate_json((await self.request("POST", path, json=json, params=_said(query))).content)
+        return _understood(reply, await self.request("POST", path, json=json, params=_said(query)))
 
     async def make(
         self, reply: type[Reply], path: str, *, key: str | None, json: object = None, **query: object
     ) -> Reply:
         """What was made: one thing for each idempotency key, of which None makes a new one."""
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
-        answer = await self.request("POST", path, json=json, params=_said(query), headers=headers)
-        return reply.model_validate_json(answer.content)
+        return _understood(reply, await self.request("POST", path, json=json, params=_said(query), headers=headers))
 
     async def pages(self, reply: type[Page[T]], path: str, **query: object) -> AsyncGenerator[T, None]:
         """Everything that a list has, fetched page by page."""
@@ -145,6 +151,16 @@ class Session:
                 return await action()
             except TROUBLE as error:
                 await retry.pause(error)
+
+
+def _understood(reply: type[Reply], answer: httpx.Response) -> Reply:
+    try:
+        return reply.model_validate_json(answer.content)
+    except ValidationError as error:
+        where = "; ".join("/".join(map(str, mistake["loc"])) for mistake in error.errors()[:3])
+        raise AnswerNotUnderstood(
+            f"The answer of {answer.request.url.path} is no {reply.__name__}: {where}."
+        ) from error
 
 
 def _said(query: Mapping[str, object]) -> dict[str, Any]:

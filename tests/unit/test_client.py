@@ -9,7 +9,7 @@ import pytest
 
 from sentinel.client import AsyncSentinelClient, SentinelClient
 from sentinel.replies import Job
-from sentinel.transport import ServiceRefused, ServiceUnreachable
+from sentinel.transport import AnswerNotUnderstood, ServiceRefused, ServiceUnreachable
 from tests.scripted_service import JOB, event, hang_up, reply, stream
 
 
@@ -60,6 +60,13 @@ def test_a_date_to_come_again_at_is_waited_for(server, client):
 def test_something_that_is_no_sentinel_service_is_named_as_such(server, client):
     server.script = [reply(b"<html>not found</html>", status=404, media_type="text/html")]
     with pytest.raises(ServiceRefused, match="without a problem document"):
+        client.get("job_1")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"id": "job_1"}', b"[]"])
+def test_an_answer_of_another_form_is_named_as_such(server, client, body):
+    server.script = [reply(body)]
+    with pytest.raises(AnswerNotUnderstood, match="/v1/jobs/job_1 is no Job"):
         client.get("job_1")
 
 

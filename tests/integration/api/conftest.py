@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from api.main import create_app
 from api.settings import Settings
-from api.store import leases
+from api.store import jobs, leases
 from api.store.database import Database
 from api.store.files import NewArtifact
 from api.store.keys import create_key
@@ -92,6 +92,16 @@ class Service:
         artifacts = [self.store(claim, path, content) for path, content in files.items()]
         with self.database.transaction() as session:
             leases.succeed(session, claim, {"dense": {"loss": 1.5}}, artifacts)
+
+    def stop(self, claim, files=CHECKPOINT):
+        """Cancel a running job of ann's that has kept a cycle, with these files as its checkpoint."""
+        state = [self.store(claim, path, content) for path, content in files.items()]
+        names = ("path", "sha256", "bytes", "storage_key")
+        manifest = [{name: getattr(file, name) for name in names} for file in state]
+        with self.database.transaction() as session:
+            leases.record_checkpoint(session, claim, 1, manifest)
+            jobs.request_cancel(session, "ann", claim.job_id, grace_s=0)
+            leases.finish_cancel(session, claim)
 
     def store(self, claim, path, content):
         source = self.folder / "file"

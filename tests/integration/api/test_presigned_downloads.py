@@ -4,7 +4,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from api.store import jobs, leases
 from sentinel.client import SentinelClient
 from sentinel.unfinished import DownloadDamaged
 
@@ -85,13 +84,7 @@ def test_nobody_is_sent_to_a_file_that_is_lost_or_somebody_else_s(service, url, 
 def cancelled(service):
     """A job that is left with the checkpoint of a cycle."""
     job = service.submit()
-    claim = service.claim()
-    state = [service.store(claim, path, content) for path, content in CHECKPOINT.items()]
-    manifest = [{name: getattr(file, name) for name in ("path", "sha256", "bytes", "storage_key")} for file in state]
-    with service.database.transaction() as session:
-        leases.record_checkpoint(session, claim, 1, manifest)
-        jobs.request_cancel(session, "ann", claim.job_id, grace_s=0)
-        leases.finish_cancel(session, claim)
+    service.stop(service.claim(), CHECKPOINT)
     return job["id"]
 
 

@@ -1,0 +1,57 @@
+"""First specs from three answers."""
+
+import itertools
+
+import pytest
+import yaml
+
+from sentinel.spec import parse_spec
+from sentinel.spec_draft import Draft, Goal, GoalUnclear, TargetUnclear, likely_goal, parse_goal, parse_target
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("30%", {"sparsity": 0.3}),
+        (" 0.25 ", {"sparsity": 0.25}),
+        ("60M", {"parameters": 60_000_000}),
+        ("1.5 B", {"parameters": 1_500_000_000}),
+        ("800K", {"parameters": 800_000}),
+        ("12.5ms", {"latency_ms": 12.5}),
+        ("kv_bytes=4096", {"kv_bytes": 4096}),
+        ("flops=2e9", {"flops": 2e9}),
+    ],
+)
+def test_targets_are_read_as_people_say_them(text, target):
+    assert parse_target(text) == target
+
+
+@pytest.mark.parametrize("text", ["", "much", "100%", "130%", "-3%", "1.2.3", "colour=3", "0M", "kv_bytes=1.5"])
+def test_what_is_no_target_is_refused(text):
+    with pytest.raises(TargetUnclear):
+        parse_target(text)
+
+
+def test_goals_are_read_and_guessed():
+    assert parse_goal(" Speed") is Goal.SPEED
+    with pytest.raises(GoalUnclear):
+        parse_goal("beauty")
+    targets = ("12ms", "kv_bytes=1024", "30%")
+    assert [likely_goal(parse_target(text)) for text in targets] == [Goal.SPEED, Goal.CACHE, Goal.SIZE]
+
+
+MODELS = ("builtin/llama", "./a model: #1", "some/model")
+TARGETS = ("30%", "60M", "12ms", "kv_bytes=4096", "flops=2e9")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_draft_is_a_valid_spec_that_says_what_was_answered(model, target):
+    for goal, heal in itertools.product(Goal, (True, False)):
+        text = Draft(model=model, target=parse_target(target), goal=goal, heal=heal).text("spec.yaml")
+        spec = parse_spec(yaml.safe_load(text))
+        assert spec.prune.target.model_dump(exclude_none=True) == parse_target(target)
+        assert (spec.heal is not None) is heal
+        assert getattr(spec.model, "path", None) == (model if model.startswith(".") else None)
+        assert (spec.prune.units == ["attention"]) is (goal is Goal.CACHE)
+        assert text.count("#") >= 8
