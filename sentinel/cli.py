@@ -4,6 +4,7 @@ torch is imported only by `run` and `check-family`, httpx only by what talks to 
 once.
 """
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -111,14 +112,17 @@ class _LocalRun:
 
 
 @app.command()
-def fields() -> None:
+def fields(*, as_json: AsJson = False) -> None:
     """List every field of a spec, its flag, default and meaning."""
-    table = Table(box=None)
+    if as_json:
+        print(json.dumps({"data": [vars(flag) for flag in flags()]}))
+        return
+    table = Table(box=None, pad_edge=False)
     for heading in ("flag", "default", "meaning"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "flag")
     for flag in flags():
         table.add_row(flag.name, flag.default, flag.description)
-    Console().print(table, markup=False, highlight=False)
+    output().print(table, markup=False, highlight=False)
 
 
 @app.command()
@@ -126,6 +130,7 @@ def check_family(
     model: Annotated[str, typer.Argument(help="A folder (./model), a hub id, or builtin/gpt2.")],
     *,
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of a hub model.")] = "main",
+    as_json: AsJson = False,
 ) -> None:
     """Try on a model what must hold for every supported one: masking, surgery, export, reload."""
     source = _model_source(model, revision=revision)
@@ -136,10 +141,13 @@ def check_family(
 
     logging.disable_progress_bar()
     results = laws.check_family(source)
-    table = Table("law", "cut", "measured", "passed", box=None)
-    for result in results:
-        table.add_row(result.law, result.cut, result.measured, "yes" if result.passed else "NO")
-    Console().print(table, markup=False, highlight=False)
+    if as_json:
+        print(json.dumps({"data": [vars(result) for result in results]}))
+    else:
+        table = Table("law", "cut", "measured", "passed", box=None, pad_edge=False)
+        for result in results:
+            table.add_row(result.law, result.cut, result.measured, "yes" if result.passed else "NO")
+        output().print(table, markup=False, highlight=False)
     if not all(result.passed for result in results):
         raise typer.Exit(ExitCode.FAILED)
 

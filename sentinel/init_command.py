@@ -13,7 +13,7 @@ from sentinel.errors import Fault, SentinelError
 from sentinel.outcomes import ExitCode, output
 from sentinel.reading_commands import show_verdict
 from sentinel.spec import Spec, parse_spec
-from sentinel.spec_draft import Draft, Goal, likely_goal, parse_goal, parse_target
+from sentinel.spec_draft import Draft, Purpose, likely_purpose, parse_purpose, parse_target
 
 if TYPE_CHECKING:  # httpx comes with it, which `--help` can do without
     from sentinel.replies import Verdict
@@ -46,7 +46,9 @@ def init(
     target: Annotated[
         str | None, typer.Option(help="How much smaller: 30%, 60M (parameters left), 12ms, kv_bytes=4096, flops=2e9.")
     ] = None,
-    goal: Annotated[Goal | None, typer.Option(help="What matters most.", show_default="what the target says")] = None,
+    purpose: Annotated[
+        Purpose | None, typer.Option(help="What matters most.", show_default="what the target says")
+    ] = None,
     heal: Annotated[bool, typer.Option(help="Train after each cut.")] = True,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Ask nothing: take what is given, defaults for the rest.")
@@ -63,7 +65,9 @@ def init(
     draft = Draft(
         model=question.answer("Which model: a hub id, a folder like ./model, or builtin/llama", model, MODEL, str),
         target=(wanted := question.answer(HOW_MUCH, target, TARGET, parse_target)),
-        goal=question.answer("What matters most: size, speed, or cache", goal, likely_goal(wanted), parse_goal),
+        purpose=question.answer(
+            "What matters most: size, speed, or cache", purpose, likely_purpose(wanted), parse_purpose
+        ),
         heal=heal,
     )
     text = draft.text(file.name)

@@ -15,7 +15,7 @@ _TARGET = re.compile(r"(?:(\w+)=)?([\d.]+(?:e\d+)?)(%|ms|[KMB])?")
 SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9}
 
 
-class Goal(StrEnum):
+class Purpose(StrEnum):
     """What a smaller model is wanted for."""
 
     SIZE = "size"
@@ -31,12 +31,12 @@ class TargetUnclear(SentinelError):
     next_step = "Say 30%, 60M (parameters that may be left), 12ms, or kv_bytes=4096 or flops=2e9 (per token)."
 
 
-class GoalUnclear(SentinelError):
-    """A goal cannot be understood."""
+class PurposeUnclear(SentinelError):
+    """A purpose cannot be understood."""
 
-    code = "goal_unclear"
+    code = "purpose_unclear"
     fault = Fault.USER
-    next_step = f"Say {', '.join(Goal)}."
+    next_step = f"Say {', '.join(Purpose)}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,13 @@ class Draft:
     Attributes:
         model: A hub id, a folder, or `builtin/…`.
         target: The spec's `prune.target`.
-        goal: What matters most.
+        purpose: What matters most.
         heal: Whether to train after each cut.
     """
 
     model: str
     target: dict[str, float]
-    goal: Goal
+    purpose: Purpose
     heal: bool
 
     def text(self, file: str) -> str:
@@ -83,8 +83,8 @@ class Draft:
         ]
 
     def _prune(self) -> list[str]:
-        units, why_units = UNITS[self.goal]
-        allocation, why_allocation = ALLOCATIONS[self.goal]
+        units, why_units = UNITS[self.purpose]
+        allocation, why_allocation = ALLOCATIONS[self.purpose]
         cycles, why_cycles = (3, "cut in three steps, and healed after each") if self.heal else (1, "cut at once")
         (kind,) = self.target
         return [
@@ -109,14 +109,14 @@ class Draft:
 
 
 UNITS = {
-    Goal.SIZE: (["attention", "mlp"], "Attention heads and MLP neurons: most parameters are in these."),
-    Goal.SPEED: (["attention", "mlp"], "Attention heads and MLP neurons: both take time for every token."),
-    Goal.CACHE: (["attention"], "Only attention heads have a key-value cache."),
+    Purpose.SIZE: (["attention", "mlp"], "Attention heads and MLP neurons: most parameters are in these."),
+    Purpose.SPEED: (["attention", "mlp"], "Attention heads and MLP neurons: both take time for every token."),
+    Purpose.CACHE: (["attention"], "Only attention heads have a key-value cache."),
 }
 ALLOCATIONS = {
-    Goal.SIZE: ("global", "Takes from each layer what it misses least."),
-    Goal.SPEED: ("uniform", "The same from every layer, so that a stock class, which servers run fast, often fits."),
-    Goal.CACHE: ("global", "Takes from each layer what it misses least."),
+    Purpose.SIZE: ("global", "Takes from each layer what it misses least."),
+    Purpose.SPEED: ("uniform", "The same from every layer, so that a stock class, which servers run fast, often fits."),
+    Purpose.CACHE: ("global", "Takes from each layer what it misses least."),
 }
 TARGETS = {
     "sparsity": "The share of heads, and of neurons where they are cut, that goes.",
@@ -156,21 +156,21 @@ def _target(name: str | None, digits: str, unit: str | None) -> dict[str, float]
     return {"parameters": int(number * SUFFIXES[unit])}
 
 
-def parse_goal(text: str) -> Goal:
+def parse_purpose(text: str) -> Purpose:
     """What matters most.
 
     Raises:
-        GoalUnclear: It is none of the goals.
+        PurposeUnclear: It is none of the purposes.
     """
     try:
-        return Goal(text.strip().lower())
+        return Purpose(text.strip().lower())
     except ValueError as wrong:
-        raise GoalUnclear(f"{text!r} is no goal.") from wrong
+        raise PurposeUnclear(f"{text!r} is no purpose.") from wrong
 
 
-def likely_goal(target: dict[str, float]) -> Goal:
+def likely_purpose(target: dict[str, float]) -> Purpose:
     """What a target speaks for."""
-    return {"latency_ms": Goal.SPEED, "kv_bytes": Goal.CACHE}.get(next(iter(target)), Goal.SIZE)
+    return {"latency_ms": Purpose.SPEED, "kv_bytes": Purpose.CACHE}.get(next(iter(target)), Purpose.SIZE)
 
 
 def _flow(value: Any) -> str:  # noqa: ANN401 - any part of a document

@@ -39,8 +39,9 @@ def test_a_job_from_submit_to_download(command, tiny_spec, tmp_path):
     assert "KV cache" in watched.stdout
     assert f"{job.id} succeeded" in watched.stdout
     assert job.id in command("list", "--name", "by command").stdout
-    (line,) = command("list", "--name", "by command", "--json", "--limit", "1").stdout.splitlines()
-    assert json.loads(line)["id"] == job.id
+    (listed,) = json.loads(command("list", "--name", "by command", "--json").stdout)["data"]
+    assert listed["id"] == job.id
+    assert "100%" in command("get", job.id).stdout
 
     downloaded = command("download", job.id, "pruned")
     assert downloaded.stdout.strip() == "pruned"
@@ -53,7 +54,7 @@ def test_a_job_from_submit_to_download(command, tiny_spec, tmp_path):
 def test_a_job_is_cancelled_and_watching_it_says_so(command, tiny_spec, tmp_path):
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(tiny_spec(steps=1_000_000)))
     job_id = command("submit", "spec.yaml", "--priority", "3", "--not-before", "2999-01-01").stdout.strip()
-    (shown,) = (json.loads(line) for line in command("list", "--json", "--limit", "1").stdout.splitlines())
+    (shown,) = json.loads(command("list", "--json", "--limit", "1").stdout)["data"]
     assert (shown["id"], shown["state"]) == (job_id, "queued")
     assert command("pause", job_id).stdout.strip() == "paused"
     assert command("resume", job_id).stdout.strip() == "queued"
@@ -66,17 +67,13 @@ def test_a_job_is_cancelled_and_watching_it_says_so(command, tiny_spec, tmp_path
     assert f"{job_id} cancelled" in watched.stdout
 
 
-def test_the_embedded_key_is_found_and_a_missing_one_explained(command, service, tmp_path):
-    without = command("list", SENTINEL_API_KEY="")
-    assert without.returncode == 2
-    assert "no API key" in without.stderr
-    (tmp_path / ".sentinel").mkdir()
-    (tmp_path / ".sentinel" / "api_key").write_text(service.api_key + "\n")
-    assert command("list", SENTINEL_API_KEY="").returncode == 0
+def test_the_embedded_service_is_found_by_what_it_has_written_down(command, service):
+    home = service.key_file.parent
+    assert command("list", SENTINEL_URL="", SENTINEL_API_KEY="", SENTINEL_HOME=str(home)).returncode == 0
 
 
 def test_refusals_come_with_what_to_do(command):
     unknown = command("watch", "job_00000000000000000000000000000000")
-    assert unknown.returncode == 2
+    assert unknown.returncode == 5
     assert "Traceback" not in unknown.stderr
     assert len(unknown.stderr.strip().splitlines()) >= 2

@@ -1,4 +1,4 @@
-"""What importing the API costs: no torch and nothing that brings it, and little memory when serving."""
+"""What importing the API and the command costs: no torch and nothing that brings it, and little memory when serving."""
 
 import os
 import subprocess
@@ -18,6 +18,20 @@ def test_importing_the_api_loads_no_torch():
     code = f"import sys, api.main; print([name for name in {FORBIDDEN!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_command_says_its_help_without_torch_and_without_httpx():
+    code = """
+import sys
+from sentinel import cli
+sys.argv = ["sentinel", "--help"]
+try:
+    cli.main()
+finally:
+    print([name for name in ("torch", "transformers", "numpy", "httpx", "asyncio") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def wait_for_port(process):

@@ -6,7 +6,15 @@ import pytest
 import yaml
 
 from sentinel.spec import parse_spec
-from sentinel.spec_draft import Draft, Goal, GoalUnclear, TargetUnclear, likely_goal, parse_goal, parse_target
+from sentinel.spec_draft import (
+    Draft,
+    Purpose,
+    PurposeUnclear,
+    TargetUnclear,
+    likely_purpose,
+    parse_purpose,
+    parse_target,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,12 +40,12 @@ def test_what_is_no_target_is_refused(text):
         parse_target(text)
 
 
-def test_goals_are_read_and_guessed():
-    assert parse_goal(" Speed") is Goal.SPEED
-    with pytest.raises(GoalUnclear):
-        parse_goal("beauty")
+def test_purposes_are_read_and_guessed():
+    assert parse_purpose(" Speed") is Purpose.SPEED
+    with pytest.raises(PurposeUnclear):
+        parse_purpose("beauty")
     targets = ("12ms", "kv_bytes=1024", "30%")
-    assert [likely_goal(parse_target(text)) for text in targets] == [Goal.SPEED, Goal.CACHE, Goal.SIZE]
+    assert [likely_purpose(parse_target(text)) for text in targets] == [Purpose.SPEED, Purpose.CACHE, Purpose.SIZE]
 
 
 MODELS = ("builtin/llama", "./a model: #1", "some/model")
@@ -47,11 +55,11 @@ TARGETS = ("30%", "60M", "12ms", "kv_bytes=4096", "flops=2e9")
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_draft_is_a_valid_spec_that_says_what_was_answered(model, target):
-    for goal, heal in itertools.product(Goal, (True, False)):
-        text = Draft(model=model, target=parse_target(target), goal=goal, heal=heal).text("spec.yaml")
+    for purpose, heal in itertools.product(Purpose, (True, False)):
+        text = Draft(model=model, target=parse_target(target), purpose=purpose, heal=heal).text("spec.yaml")
         spec = parse_spec(yaml.safe_load(text))
         assert spec.prune.target.model_dump(exclude_none=True) == parse_target(target)
         assert (spec.heal is not None) is heal
         assert getattr(spec.model, "path", None) == (model if model.startswith(".") else None)
-        assert (spec.prune.units == ["attention"]) is (goal is Goal.CACHE)
+        assert (spec.prune.units == ["attention"]) is (purpose is Purpose.CACHE)
         assert text.count("#") >= 8

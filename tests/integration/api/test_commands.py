@@ -242,7 +242,7 @@ def test_a_shell_completes_fields_their_values_and_jobs(complete, environment, j
 
 
 def test_a_first_spec_is_written_and_shown_to_the_service(command, answer, tmp_path):
-    written = command("init", "--model", "builtin/gpt2", "--target", "0.25", "--goal", "cache", "--no-heal", "--yes")
+    written = command("init", "--model", "builtin/gpt2", "--target", "0.25", "--purpose", "cache", "--no-heal", "--yes")
     assert written.code == 0
     assert written.out.splitlines()[:2] == ["Wrote spec.yaml.", "The spec is valid."]
     document = yaml.safe_load((tmp_path / "work/spec.yaml").read_text())
