@@ -14,6 +14,7 @@ Both have the calls of `ServiceCalls`. Every request may be sent twice without h
 service are tried again, for `patience_s` seconds.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import wraps
 from types import TracebackType
@@ -33,7 +34,7 @@ READ_TIMEOUT_S = 60.0  # longer than a long poll, and than the pings of an event
 
 
 class AsyncSentinelClient(ServiceCalls):
-    """One service and one key, for asyncio or trio. Close it, or use it as a context.
+    """One service and one key, for asyncio. Close it, or use it as a context.
 
     Args:
         base_url: E.g. `http://127.0.0.1:8000`.
@@ -131,14 +132,10 @@ class _AsyncWaiting:
     """Time passes for one task."""
 
     async def sleep(self, seconds: float) -> None:
-        import anyio  # httpx's own way to wait, and as late as there
-
-        await anyio.sleep(seconds)
+        await asyncio.sleep(seconds)
 
     async def run(self, work: Callable[[], T]) -> T:
-        from anyio import to_thread
-
-        return await to_thread.run_sync(work)
+        return await asyncio.to_thread(work)
 
 
 def _session(

@@ -8,7 +8,7 @@ they wait is the difference between them.
 import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -62,9 +62,9 @@ class AnswerNotUnderstood(SentinelError):
 class Busy(Exception):
     """The service is there but cannot answer now; `after_s` is what its Retry-After asks for."""
 
-    def __init__(self, answer: httpx.Response) -> None:
-        super().__init__(f"HTTP {answer.status_code}")
-        self.after_s = _seconds(answer.headers.get("Retry-After", ""))
+    def __init__(self, problem: Problem, retry_after: str) -> None:
+        super().__init__(f"{problem.detail} (HTTP {problem.status})")
+        self.after_s = _seconds(retry_after)
 
 
 def _seconds(retry_after: str) -> float:
@@ -138,17 +138,10 @@ class Session:
             ServiceRefused: The service says no.
             ServiceUnreachable: Nothing answers within the client's patience.
         """
-
-        async def send() -> httpx.Response:
-            return await check(await self.http.request(method, path, **options))
-
-        return await self._patiently(send)
-
-    async def _patiently(self, action: Callable[[], Awaitable[T]]) -> T:
         retry = Retry(self)
         while True:
             try:
-                return await action()
+                return await check(await self.http.request(method, path, **options))
             except TROUBLE as error:
                 await retry.pause(error)
 
@@ -198,9 +191,10 @@ async def check(answer: httpx.Response) -> httpx.Response:
     """
     if answer.is_success or answer.status_code == httpx.codes.NOT_MODIFIED:
         return answer
+    problem = _problem(answer, await answer.aread())
     if answer.status_code in BUSY:
-        raise Busy(answer)
-    raise ServiceRefused(_problem(answer, await answer.aread()))
+        raise Busy(problem, answer.headers.get("Retry-After", ""))
+    raise ServiceRefused(problem)
 
 
 def _problem(answer: httpx.Response, body: bytes) -> Problem:

@@ -1,6 +1,8 @@
 """Both clients against a service that behaves badly on purpose; the well-behaved one is in tests/acceptance."""
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from inspect import iscoroutinefunction
@@ -23,8 +25,15 @@ def test_a_dropped_connection_and_a_busy_service_are_tried_again_with_one_idempo
 
 
 def test_patience_ends_before_a_pause_that_the_service_asks_for(server, client):
-    server.script = [reply({}, status=503, headers=[("Retry-After", "60")])]
-    with pytest.raises(ServiceUnreachable):
+    problem = {
+        "status": 503,
+        "code": "unready",
+        "detail": "Its database rests.",
+        "next_step": "Wait.",
+        "request_id": "r",
+    }
+    server.script = [reply(problem, status=503, headers=[("Retry-After", "60")])]
+    with pytest.raises(ServiceUnreachable, match="Its database rests"):
         client.get("job_1")
     assert len(server.asked) == 1
 
@@ -131,6 +140,22 @@ def test_log_lines_are_given_as_they_are(server, client):
     server.script = [reply("größer\n".encode(), media_type="text/plain; charset=utf-8")]
     assert client.logs("job_1", tail=1) == "größer\n"
     assert [path for _, path, *_ in server.asked] == ["/v1/jobs/job_1/logs?tail=1"]
+
+
+def test_the_blocking_client_blocks_also_where_an_event_loop_runs(server):
+    server.script = [reply(JOB), stream(event(1) + "event: end\ndata: {}\n\n")]
+
+    async def use():
+        with SentinelClient(f"http://127.0.0.1:{server.server_port}", "sntl_key") as client:
+            return client.get("job_1").id, [seen.seq for seen in client.watch("job_1")]
+
+    assert asyncio.run(use()) == ("job_1", [1])
+
+
+def test_threads_may_share_the_blocking_client(server):
+    server.script = [reply(JOB) for _ in range(40)]
+    with SentinelClient(f"http://127.0.0.1:{server.server_port}", "sntl_key") as client, ThreadPoolExecutor(8) as pool:
+        assert {job.id for job in pool.map(client.get, ["job_1"] * 40)} == {"job_1"}
 
 
 def test_both_clients_have_the_same_calls():
