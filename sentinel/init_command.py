@@ -108,7 +108,10 @@ class _Questions:
             except SentinelError as error:
                 raise typer.BadParameter(f"{error.message} {error.instance_next_step}") from error
 
-        answer: T = typer.prompt(question, default=default, value_proc=read_or_ask_again)
+        try:
+            answer: T = typer.prompt(question, default=default, value_proc=read_or_ask_again)
+        except typer.Abort as stopped:  # typer's word for Ctrl-C at a question, which it would not tell from a failure
+            raise KeyboardInterrupt from stopped
         return answer
 
 

@@ -119,6 +119,8 @@ def test_numbers_are_summed_up_or_shown_in_full(command, answer, job):
 def test_workers_and_strategies_are_listed(command, answer, service):
     assert answer("workers") == {"data": []}
     assert "obs" in [strategy["name"] for strategy in answer("strategies")["data"]]
+    strategy = next(field for field in answer("fields")["data"] if field["name"] == "--prune.allocation")
+    assert (strategy["default"], strategy["choices"]) == ("global", ["uniform", "global", "cost"])
     assert command("strategies").out.splitlines()[1].startswith("random")
 
 
@@ -265,6 +267,12 @@ def test_a_first_spec_is_asked_for(command, environment, tmp_path, service):
     assert "no service has seen it" in asked.out
     prune = yaml.safe_load((tmp_path / "work/wanted.yaml").read_text())["prune"]
     assert (prune["target"], prune["allocation"]) == ({"parameters": 60_000_000}, "uniform")
+    with answers.open() as stdin:
+        stdin.read()
+        environment.setattr(sys, "stdin", stdin)
+        assert (
+            command("init", "other.yaml").code == command("init", "other.yaml", "--json").code == ExitCode.INTERRUPTED
+        )
 
 
 def test_a_spec_that_this_service_refuses_is_written_nevertheless(command, tmp_path):
