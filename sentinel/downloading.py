@@ -81,7 +81,7 @@ class _Fetch:
                 return await self._fetch(part)
             except TROUBLE as error:
                 if part.size > size:
-                    retry = Retry(self._session)
+                    retry.begin_anew()
                 await retry.pause(error)
 
     async def _fetch(self, part: PartialFile) -> None:

@@ -194,12 +194,11 @@ class ServiceCalls:
         retry = Retry(self._session)
         while True:
             try:
-                async with aclosing(self._stream_events(job_id, seen)) as events:
+                async with aclosing(self._stream_events(job_id, seen, retry)) as events:
                     async for event in events:
                         if event is None:
                             return
                         seen = event.seq
-                        retry = Retry(self._session)
                         yield event
             except TROUBLE as error:
                 await retry.pause(error)
@@ -230,13 +229,14 @@ class ServiceCalls:
         await download(self._session, files, folder, progress=progress)
         return folder
 
-    async def _stream_events(self, job_id: str, after: int) -> AsyncGenerator[JobEvent | None, None]:
+    async def _stream_events(self, job_id: str, after: int, retry: Retry) -> AsyncGenerator[JobEvent | None, None]:
         """One connection's events; None says that the job has ended."""
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
         async with self._session.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
             await check(answer)
             fields: dict[str, str] = {}
             async for line in _lines(answer):
+                retry.begin_anew()  # a ping is a sign of life too
                 if line:
                     name, _, value = line.partition(":")
                     fields[name] = value.removeprefix(" ")

@@ -164,21 +164,27 @@ class Retry:
     """Growing pauses until patience ends, drawn at random so that clients do not come back all at once."""
 
     def __init__(self, session: Session) -> None:
-        self._sleep = session.waiting.sleep
-        self._deadline = time.monotonic() + session.patience_s
+        self._session = session
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Be as patient as at first, as something has arrived."""
+        self._deadline: float | None = None
         self._longest_s = FIRST_PAUSE_S
 
     async def pause(self, error: Exception) -> None:
-        """Wait before the next try, at least as long as the service asks for.
+        """Wait before the next try, at least as long as the service asks for. Patience counts from the first trouble.
 
         Raises:
             ServiceUnreachable: The next try would come too late.
         """
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._session.patience_s
         asked_s = error.after_s if isinstance(error, Busy) else 0.0
         pause_s = asked_s + random.uniform(0, self._longest_s)  # noqa: S311 - no secret
         if time.monotonic() + pause_s > self._deadline:
-            raise ServiceUnreachable(f"The service does not answer: {error or type(error).__name__}") from error
-        await self._sleep(pause_s)
+            raise ServiceUnreachable(f"The service does not answer: {str(error) or type(error).__name__}") from error
+        await self._session.waiting.sleep(pause_s)
         self._longest_s = min(2 * self._longest_s, LONGEST_PAUSE_S)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -9,8 +10,9 @@ from inspect import iscoroutinefunction
 
 import pytest
 
-from sentinel.client import AsyncSentinelClient, SentinelClient
+from sentinel.client import SentinelClient
 from sentinel.replies import Job
+from sentinel.service_calls import ServiceCalls
 from sentinel.transport import AnswerNotUnderstood, ServiceRefused, ServiceUnreachable
 from tests.scripted_service import JOB, event, hang_up, reply, stream
 
@@ -100,6 +102,18 @@ def test_a_line_separator_in_a_text_parts_no_event(server, client):
     assert [seen.data for seen in client.watch("job_1")] == [data["data"]]
 
 
+def test_patience_counts_from_the_trouble_and_not_from_the_last_event(server):
+    def rest_and_break(handler):
+        stream(event(1))(handler)
+        handler.wfile.flush()
+        time.sleep(0.6)
+
+    end = "event: end\ndata: {}\n\n"
+    server.script = [rest_and_break, stream(end)]
+    with SentinelClient(f"http://127.0.0.1:{server.server_port}", "sntl_key", patience_s=0.4) as client:
+        assert [seen.seq for seen in client.watch("job_1")] == [1]
+
+
 def test_watching_can_be_left(server, client):
     server.script = [stream(event(1) + event(2))]
     watching = client.watch("job_1")
@@ -159,7 +173,7 @@ def test_threads_may_share_the_blocking_client(server):
 
 
 def test_both_clients_have_the_same_calls():
-    calls = {name: value for name, value in vars(AsyncSentinelClient.__mro__[1]).items() if not name.startswith("_")}
+    calls = {name: value for name, value in vars(ServiceCalls).items() if not name.startswith("_")}
     blocking = {
         name: value for name, value in vars(SentinelClient).items() if not name.startswith("_") and name != "close"
     }
