@@ -193,16 +193,26 @@ def parse_spec(document: Any) -> Spec:  # noqa: ANN401 - whatever was parsed fro
     try:
         return Spec.model_validate(document)
     except ValidationError as invalid:
-        errors = [
-            FieldError(pointer=_pointer(error["loc"], document), code=error["type"], message=error["msg"])
-            for error in invalid.errors(include_url=False)
-        ]
+        errors = field_errors(invalid, document)
         raise SpecInvalid(f"The spec has {len(errors)} mistake(s).", errors=errors) from invalid
 
 
+def field_errors(invalid: ValidationError, document: Any) -> list[FieldError]:  # noqa: ANN401 - whatever was validated
+    """Every mistake that Pydantic found in a document."""
+    return [
+        FieldError(pointer=_pointer(error["loc"], document), code=error["type"], message=error["msg"])
+        for error in invalid.errors(include_url=False)
+    ]
+
+
+def json_pointer(*parts: object) -> str:
+    """RFC 6901."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
 def _pointer(location: tuple[int | str, ...], document: Any) -> str:  # noqa: ANN401 - walks any JSON
-    """RFC 6901 pointer of an error in what was sent; drops the tags that Pydantic inserts for tagged unions."""
-    parts: list[str] = []
+    """Pointer of an error in what was sent; drops the tags that Pydantic inserts for tagged unions."""
+    parts: list[int | str] = []
     here = document
     for i, key in enumerate(location):
         if isinstance(here, str):
@@ -210,9 +220,9 @@ def _pointer(location: tuple[int | str, ...], document: Any) -> str:  # noqa: AN
         is_tag = i == 1 and location[0] in ("model", "data") and isinstance(here, dict) and here.get("source") == key
         if is_tag:
             continue
-        parts.append(str(key).replace("~", "~0").replace("/", "~1"))
+        parts.append(key)
         here = here.get(key) if isinstance(here, dict) else None
-    return "".join(f"/{part}" for part in parts)
+    return json_pointer(*parts)
 
 
 def load_document(path: Path) -> dict[str, Any]:

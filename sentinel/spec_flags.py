@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from sentinel.errors import SpecInvalid
-from sentinel.spec import Spec, load_document, model_section, parse_spec
+from sentinel.spec import Spec, load_document, parse_spec
+from sentinel.spec_fields import set_field
 
 
 def spec_from_arguments(arguments: Sequence[str]) -> Spec:
@@ -39,7 +40,7 @@ def document_from_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     rest = list(arguments)
     document = load_document(Path(rest.pop(0))) if rest and not rest[0].startswith("--") else {}
     for path, value in _pairs(rest):
-        _set_field(document, path.split("."), value)
+        set_field(document, path, value)
     return document
 
 
@@ -53,18 +54,6 @@ def _pairs(arguments: list[str]) -> Iterator[tuple[str, Any]]:
         if text is None:
             raise SpecInvalid(f"The flag --{name} lacks a value.")
         yield name, yaml.safe_load(text)
-
-
-def _set_field(document: dict[str, Any], path: list[str], value: object) -> None:
-    *parents, last = path
-    here = document
-    for key in parents:
-        section = here.get(key)
-        if isinstance(section, str) and key == "model":
-            section = model_section(section)
-        here[key] = dict(section) if isinstance(section, dict) else {}
-        here = here[key]
-    here[last] = value
 
 
 @dataclass(frozen=True, kw_only=True)
