@@ -103,8 +103,9 @@ def parse_sweep(
     Raises:
         SweepInvalid: With every mistake at once, each with its JSON pointer into `document`.
     """
+    errors: list[FieldError] = []
     try:
-        sweep, errors = SweepSpec.model_validate(document), []
+        sweep: SweepSpec | None = SweepSpec.model_validate(document)
     except ValidationError as invalid:
         sweep, errors = _what_multiplies(document), field_errors(invalid, document)
     found: dict[FieldError, list[_Place]] = defaultdict(list)

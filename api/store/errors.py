@@ -20,6 +20,28 @@ class JobNotFound(StoreError):
         super().__init__(f"There is no job {job_id!r}.")
 
 
+class SweepNotFound(StoreError):
+    """No sweep of this tenant has the id."""
+
+    code = "sweep_not_found"
+    fault = Fault.USER
+    next_step = "Check the id; `GET /v1/sweeps` lists the sweeps that this key can see."
+
+    def __init__(self, sweep_id: str) -> None:
+        super().__init__(f"There is no sweep {sweep_id!r}.")
+
+
+class SweepBudgetSpent(StoreError):
+    """The job waited when its sweep had used up its budget."""
+
+    code = "sweep_budget_spent"
+    fault = Fault.USER
+    next_step = "Submit its spec as a job of its own, or what is left of the grid as a sweep with a larger budget."
+
+    def __init__(self, *, used: float, budget: float) -> None:
+        super().__init__(f"The sweep has used {used:,.0f} of the {budget:,.0f} slot-seconds of its budget.")
+
+
 class ArtifactNotFound(StoreError):
     """No published artifact of this tenant has the id."""
 

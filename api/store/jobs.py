@@ -57,6 +57,8 @@ def accept_job(
     terms: Terms = DEFAULT_TERMS,
     demand: Demand = ANY_DEVICE,
     parent_id: str | None = None,
+    sweep_id: str | None = None,
+    point: Json | None = None,
     request_id: str | None = None,
     trace_id: str | None = None,
 ) -> Accepted:
@@ -72,6 +74,8 @@ def accept_job(
         terms: When and how urgently it should run.
         demand: What it asks of a worker.
         parent_id: The job that this one tries again.
+        sweep_id: The sweep that it belongs to.
+        point: What the sweep's grid says of it.
         request_id: Of the request that asked.
         trace_id: Of that request's trace.
 
@@ -83,6 +87,8 @@ def accept_job(
         id=new_id("job"),
         tenant=tenant,
         parent_id=parent_id,
+        sweep_id=sweep_id,
+        point=point,
         name=name,
         spec=spec,
         state=State.QUEUED,
@@ -143,6 +149,8 @@ def retry_job(
         terms=Terms(priority=parent.priority),
         demand=Demand(parent.device, parent.needs_bytes),
         parent_id=parent.id,
+        sweep_id=parent.sweep_id,
+        point=parent.point,
         request_id=request_id,
         trace_id=trace_id,
     )
@@ -199,6 +207,7 @@ class JobFilter:
 
     state: State | None = None
     name: str | None = None
+    sweep_id: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
 
@@ -210,6 +219,7 @@ def list_jobs(
     filters = (
         (Job.state, eq, wanted.state),
         (Job.name, eq, wanted.name),
+        (Job.sweep_id, eq, wanted.sweep_id),
         (Job.created_at, gt, wanted.created_after),
         (Job.created_at, lt, wanted.created_before),
         (Job.id, lt, after_id),
@@ -227,7 +237,11 @@ def request_cancel(session: Session, tenant: str, job_id: str, *, grace_s: float
         JobNotFound: As in `get_job`.
         InvalidTransition: The job has ended.
     """
-    job = _lock_own(session, tenant, job_id)
+    return cancel(session, _lock_own(session, tenant, job_id), grace_s=grace_s)
+
+
+def cancel(session: Session, job: Job, *, grace_s: float) -> Job:
+    """`request_cancel` of a job that the caller has locked."""
     if job.state == State.CANCELLING:
         job.grace_s = grace_s if job.grace_s is None else min(job.grace_s, grace_s)
         return job

@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
@@ -18,6 +18,7 @@ from api.store.errors import LeaseLost
 from api.store.files import NewArtifact, newest_checkpoint, publish, publish_newest_state
 from api.store.models import Attempt, Checkpoint, Job, Json, ManifestFile, Metric, Outcome
 from api.store.placement import ANYTHING, Offer, due, fits
+from api.store.room import reserve
 from api.store.states import LEASED, State
 from api.store.transitions import add_event, lock_job, move
 from sentinel.events import MessageLogged, MetricRecorded, NeedsEstimated, PhaseStarted, Progressed
@@ -78,14 +79,7 @@ class Claim:
 
 def claim_next(session: Session, *, worker: str, lease_s: float, offer: Offer = ANYTHING) -> Claim | None:
     """Take the best due job that fits the slot: highest priority, then oldest. None when there is none."""
-    best = (
-        select(Job)
-        .where(*due(), *fits(offer))
-        .order_by(Job.priority.desc(), Job.created_at, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    job = session.scalar(best, execution_options={"populate_existing": True})
+    job = _best(session, offer)
     if job is None:
         return None
     job = move(
@@ -114,6 +108,23 @@ def claim_next(session: Session, *, worker: str, lease_s: float, offer: Offer = 
         request_id=job.request_id,
         trace_id=job.trace_id,
     )
+
+
+def _best(session: Session, offer: Offer) -> Job | None:
+    """The best due job that fits, locked, with room for it in its sweep."""
+    passed_over: list[str] = []
+    while True:
+        best = (
+            select(Job)
+            .where(*due(), *fits(offer), or_(Job.sweep_id.is_(None), Job.sweep_id.not_in(passed_over)))
+            .order_by(Job.priority.desc(), Job.created_at, Job.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        job = session.scalar(best, execution_options={"populate_existing": True})
+        if job is None or job.sweep_id is None or reserve(session, job.sweep_id):
+            return job
+        passed_over.append(job.sweep_id)
 
 
 def heartbeat(session: Session, claim: Claim, lease_s: float) -> Order:

@@ -135,10 +135,30 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class Sweep(Base):
+    """Many jobs that were submitted as one; never changes. What its jobs have come to is in their own rows.
+
+    `document` is what was submitted; `max_parallel` and `slot_seconds` are its limits, null for none.
+    """
+
+    __tablename__ = "sweeps"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str | None]
+    document: Mapped[Json]
+    max_parallel: Mapped[int | None]
+    slot_seconds: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (Index(None, "tenant", "id"),)
+
+
 class Job(Base):
     """One run of one concrete spec.
 
     `parent_id` is the job that this one tries again, which may be gone;
+    `sweep_id` is the sweep that it belongs to, and `point` what that's grid says of it;
     `version` goes up with every change that a reader can see; `attempt` counts the tries charged to the job;
     `lease_token` goes up at every claim and fences the writes of earlier claims; `last_seq` is the newest event's seq;
     `kept_cycle` is the last one whose state is kept; `grace_s` is how long a job that is to stop may go on;
@@ -150,6 +170,8 @@ class Job(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
     parent_id: Mapped[str | None]
+    sweep_id: Mapped[str | None]
+    point: Mapped[Json | None]
     name: Mapped[str | None]
     spec: Mapped[Json]
     state: Mapped[State]
@@ -186,6 +208,7 @@ class Job(Base):
         Index(None, "tenant", "id"),
         Index(None, "tenant", "state", "id"),
         Index(None, "tenant", "name", "id"),
+        Index(None, "sweep_id", "id"),
     )
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.models import Job, SlotReport, Worker
+from api.store.room import full_sweeps, has_room
 from api.store.states import State
 
 
@@ -41,6 +42,7 @@ def due() -> tuple[ColumnElement[bool], ...]:
         Job.state == State.QUEUED,
         Job.not_before <= db_now(),
         or_(Job.deadline.is_(None), Job.deadline > db_now()),
+        has_room(),
     )
 
 
@@ -92,6 +94,8 @@ class Placement:
             return None
         if job.not_before > self._now:
             return f"It may start from {job.not_before.isoformat(timespec='seconds')} on."
+        if job.sweep_id in self._full_sweeps:
+            return f"Its sweep runs no more than {self._full_sweeps[job.sweep_id]} job(s) at the same time."
         return self.obstacle(Demand(job.device, job.needs_bytes))
 
     def obstacle(self, demand: Demand) -> str | None:
@@ -104,6 +108,10 @@ class Placement:
     @cached_property
     def _slots(self) -> list[SlotReport]:
         return [slot for worker in living_workers(self._session, self._silent_s) for slot in worker.slots]
+
+    @cached_property
+    def _full_sweeps(self) -> dict[str, int]:
+        return full_sweeps(self._session)
 
     @cached_property
     def _now(self) -> datetime:

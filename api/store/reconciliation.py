@@ -15,12 +15,12 @@ from api.store.files import publish_newest_state
 from api.store.leases import after_failure, leave
 from api.store.models import Job, JobEvent, Outcome
 from api.store.placement import due
-from api.store.states import LEASED, State
+from api.store.states import LEASED, UNHELD, State
+from api.store.sweeps import cancel_spent
 from api.store.transitions import move
 
 LONGEST_BACKOFF_S = 300.0  # after a lost worker: 1, 2, 4, … seconds, at most these
 LAST_WORDS = 20  # lines of its history that the error of a lost worker shows
-UNHELD = (State.QUEUED, State.PAUSED)  # with no worker, and not at an end
 
 
 class Round(NamedTuple):
@@ -30,25 +30,31 @@ class Round(NamedTuple):
         waiting: Ids of queued jobs that are due, best first: workers should be woken for them.
         expired: How many leases were taken away.
         missed: How many waiting jobs failed at their deadline.
+        unpaid: How many waiting jobs were cancelled because their sweep's budget is used up.
     """
 
     waiting: list[str]
     expired: int
     missed: int
+    unpaid: int
 
 
 def reconcile(session: Session, *, limit: int) -> Round:
-    """Take away leases that have expired, fail what missed its deadline, find what waits, at most `limit`."""
+    """Take away leases that have expired, end what missed its deadline or has no budget, find what waits.
+
+    Of what waits, at most `limit`.
+    """
     expired = _locked(session, Job.state.in_(LEASED), Job.lease_expires_at < db_now())
     for job in expired:
         _expire(session, job)
     missed = _locked(session, Job.state.in_(UNHELD), Job.deadline <= db_now())
     for job in missed:
         _miss_deadline(session, job)
+    unpaid = cancel_spent(session)
     waiting = session.scalars(
         select(Job.id).where(*due()).order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)
     )
-    return Round(list(waiting), expired=len(expired), missed=len(missed))
+    return Round(list(waiting), expired=len(expired), missed=len(missed), unpaid=unpaid)
 
 
 def _locked(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Job]:

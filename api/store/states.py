@@ -36,6 +36,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 LEASED = frozenset({State.RUNNING, State.PAUSING, State.CANCELLING})
 """States in which a worker holds the job's lease."""
 
+UNHELD = frozenset({State.QUEUED, State.PAUSED})
+"""States with no worker, and not at an end."""
+
 
 def is_terminal(state: State) -> bool:
     """Whether nothing can follow; terminal rows never change."""

@@ -1,0 +1,239 @@
+"""What is asked of sweeps: accept, read, list, how they stand, cancel; and what happens when a budget is used up.
+
+A sweep has no state of its own: everything is told from its jobs. A retry of one belongs to the sweep and takes the
+place of its parent. Knows nothing of leases, nor of how many may run at the same time, which is in `room`.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session, aliased
+
+from api.store.database import db_now
+from api.store.errors import SweepBudgetSpent, SweepNotFound
+from api.store.files import publish_newest_state
+from api.store.jobs import DEFAULT_TERMS, Terms, accept_job, cancel
+from api.store.models import Attempt, Job, Json, Sweep, new_id
+from api.store.placement import Demand
+from api.store.states import LEASED, UNHELD, State, is_terminal
+from api.store.transitions import move
+
+
+class NewPoint(NamedTuple):
+    """A job to be: what the grid says of it, its resolved spec and name, and what it asks of a worker."""
+
+    values: Json
+    spec: Json
+    name: str | None
+    demand: Demand
+
+
+class AcceptedSweep(NamedTuple):
+    """A sweep that the service has promised to run; `replayed` when an earlier request made it."""
+
+    sweep: Sweep
+    replayed: bool
+
+
+def accept_sweep(
+    session: Session,
+    *,
+    tenant: str,
+    document: Json,
+    points: Sequence[NewPoint],
+    max_attempts: int,
+    name: str | None = None,
+    max_parallel: int | None = None,
+    slot_seconds: float | None = None,
+    idempotency: tuple[str, str] | None = None,
+    terms: Terms = DEFAULT_TERMS,
+    request_id: str | None = None,
+    trace_id: str | None = None,
+) -> AcceptedSweep:
+    """Store a sweep and all of its jobs. The promise holds once the transaction has committed.
+
+    Args:
+        session: A writing transaction.
+        tenant: Whose sweep it is.
+        document: What was submitted.
+        points: Its jobs, at least one.
+        max_attempts: As in `accept_job`, of each job.
+        name: For people; need not be unique.
+        max_parallel: How many of its jobs may run at the same time.
+        slot_seconds: For how long they may hold slots in sum.
+        idempotency: (key, hash of the request); the same pair gives the same sweep again.
+        terms: When and how urgently its jobs should run.
+        request_id: Of the request that asked.
+        trace_id: Of that request's trace.
+
+    Raises:
+        IdempotencyMismatch: The key stands for another request.
+        DeadlineInvalid: As in `accept_job`.
+    """
+    sweep_id = new_id("swp")
+    for number, point in enumerate(points):
+        accepted = accept_job(
+            session,
+            tenant=tenant,
+            spec=point.spec,
+            max_attempts=max_attempts,
+            name=point.name,
+            # The key stands for the first job, and so for the sweep that it belongs to.
+            idempotency=idempotency if number == 0 else None,
+            terms=terms,
+            demand=point.demand,
+            sweep_id=sweep_id,
+            point=point.values,
+            request_id=request_id,
+            trace_id=trace_id,
+        )
+        if accepted.replayed:
+            return AcceptedSweep(session.get_one(Sweep, accepted.job.sweep_id), replayed=True)
+    sweep = Sweep(
+        id=sweep_id,
+        tenant=tenant,
+        name=name,
+        document=document,
+        max_parallel=max_parallel,
+        slot_seconds=slot_seconds,
+    )
+    session.add(sweep)
+    session.flush()
+    return AcceptedSweep(sweep, replayed=False)
+
+
+def get_sweep(session: Session, tenant: str, sweep_id: str) -> Sweep:
+    """One sweep.
+
+    Raises:
+        SweepNotFound: It does not exist, or is somebody else's: the caller cannot tell which.
+    """
+    sweep = session.scalar(select(Sweep).where(Sweep.id == sweep_id, Sweep.tenant == tenant))
+    if sweep is None:
+        raise SweepNotFound(sweep_id)
+    return sweep
+
+
+def list_sweeps(session: Session, tenant: str, *, limit: int, after_id: str | None = None) -> Sequence[Sweep]:
+    """Newest first; `after_id` is the last id of the page before."""
+    query = select(Sweep).where(Sweep.tenant == tenant)
+    if after_id is not None:
+        query = query.where(Sweep.id < after_id)
+    return session.scalars(query.order_by(Sweep.id.desc()).limit(limit)).all()
+
+
+def versions(session: Session, sweep_ids: Collection[str]) -> dict[str, int]:
+    """A number for each sweep that goes up whenever a job of it changes."""
+    query = select(Sweep.id, func.sum(Job.version)).join(Job, Job.sweep_id == Sweep.id)
+    return dict(session.execute(query.where(Sweep.id.in_(sweep_ids)).group_by(Sweep.id)).all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How far a sweep is.
+
+    Attributes:
+        counts: Number of its points by the state of their jobs.
+        progress: Share that is done, 0 to 1.
+        used_slot_s: Seconds for which its jobs have held slots.
+    """
+
+    counts: Mapping[State, int]
+    progress: float
+    used_slot_s: float
+
+
+def standings(session: Session, sweep_ids: Collection[str]) -> dict[str, Standing]:
+    """How far sweeps are."""
+    counts: dict[str, dict[State, int]] = defaultdict(dict)
+    done: dict[str, float] = defaultdict(float)
+    query = select(Sweep.id, Job.state, func.count(), func.sum(Job.progress)).join(Job, Job.sweep_id == Sweep.id)
+    rows = session.execute(query.where(*_current(sweep_ids)).group_by(Sweep.id, Job.state))
+    for sweep_id, state, count, progress in rows:
+        counts[sweep_id][state] = count
+        done[sweep_id] += count if is_terminal(state) else progress
+    used = used_slot_s(session, sweep_ids)
+    return {
+        sweep_id: Standing(
+            counts=counted, progress=done[sweep_id] / sum(counted.values()), used_slot_s=used.get(sweep_id, 0.0)
+        )
+        for sweep_id, counted in counts.items()
+    }
+
+
+def used_slot_s(session: Session, sweep_ids: Collection[str]) -> dict[str, float]:
+    """Seconds for which the jobs of sweeps have held slots, attempts that still run included."""
+    until = func.coalesce(Attempt.finished_at, db_now())
+    query = select(Sweep.id, Attempt.started_at, until).join(Job, Job.sweep_id == Sweep.id)
+    query = query.join(Attempt, Attempt.job_id == Job.id).where(Sweep.id.in_(sweep_ids))
+    used: dict[str, float] = defaultdict(float)
+    for sweep_id, begun, ended in session.execute(query):
+        used[sweep_id] += (ended - begun).total_seconds()
+    return used
+
+
+class PointRow(NamedTuple):
+    """The job of a point, and what it measured of the pruned model, once it has succeeded."""
+
+    job_id: str
+    state: State
+    point: Json
+    pruned: Json | None
+
+
+def list_points(session: Session, sweep_id: str) -> list[PointRow]:
+    """Every point of a sweep, with its newest job."""
+    query = select(Job.id, Job.state, Job.point, Job.result["pruned"]).where(*_current([sweep_id]))
+    return [PointRow(*row) for row in session.execute(query.order_by(Job.id))]
+
+
+def _current(sweep_ids: Collection[str]) -> tuple[ColumnElement[bool], ...]:
+    """Conditions of the jobs of sweeps of which there is no retry."""
+    retry = aliased(Job)
+    retried = select(retry.parent_id).where(retry.sweep_id.in_(sweep_ids), retry.parent_id.is_not(None))
+    return Job.sweep_id.in_(sweep_ids), Job.id.not_in(retried)
+
+
+def cancel_sweep(session: Session, tenant: str, sweep_id: str, *, grace_s: float) -> int:
+    """Ask every job of a sweep to stop that has not ended, as `request_cancel` does; returns how many those were.
+
+    Raises:
+        SweepNotFound: As in `get_sweep`.
+    """
+    sweep = get_sweep(session, tenant, sweep_id)
+    # In one order, so that two who cancel at once do not wait for each other.
+    query = (
+        select(Job).where(Job.sweep_id == sweep.id, Job.state.in_(LEASED | UNHELD)).order_by(Job.id).with_for_update()
+    )
+    jobs = session.scalars(query, execution_options={"populate_existing": True}).all()
+    for job in jobs:
+        cancel(session, job, grace_s=grace_s)
+    return len(jobs)
+
+
+def cancel_spent(session: Session) -> int:
+    """Cancel what no worker holds of sweeps that have used up their budgets; returns how many jobs those were.
+
+    What runs may finish: what it has used is not thrown away.
+    """
+    waiting = select(Sweep.id, Sweep.slot_seconds).join(Job, Job.sweep_id == Sweep.id).where(Job.state.in_(UNHELD))
+    budgets = {sweep_id: budget for sweep_id, budget in session.execute(waiting.distinct()) if budget is not None}
+    used = used_slot_s(session, budgets)
+    spent = {
+        sweep_id: SweepBudgetSpent(used=used[sweep_id], budget=budget)
+        for sweep_id, budget in budgets.items()
+        if used[sweep_id] >= budget
+    }
+    query = select(Job).where(Job.sweep_id.in_(spent), Job.state.in_(UNHELD)).with_for_update(skip_locked=True)
+    jobs = session.scalars(query, execution_options={"populate_existing": True}).all()
+    for job in jobs:
+        _end_unpaid(session, job, spent[str(job.sweep_id)])
+    return len(jobs)
+
+
+def _end_unpaid(session: Session, job: Job, spent: SweepBudgetSpent) -> None:
+    publish_newest_state(session, job.id)
+    move(session, job, State.CANCELLED, reason=spent.message, error=spent.as_dict())
