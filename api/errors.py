@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     SpecInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     store.JobNotFound: HTTPStatus.NOT_FOUND,
+    store.SweepNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactExpired: HTTPStatus.GONE,
     store.InvalidTransition: HTTPStatus.CONFLICT,
@@ -46,6 +47,8 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     refusals.CursorInvalid: HTTPStatus.BAD_REQUEST,
     refusals.RangeUnsatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     refusals.NoCheckpoint: HTTPStatus.CONFLICT,
+    refusals.NothingMeasured: HTTPStatus.CONFLICT,
+    refusals.NothingFits: HTTPStatus.CONFLICT,
     refusals.Unready: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

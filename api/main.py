@@ -23,6 +23,7 @@ from api.rounds import repeating
 from api.settings import Settings
 from api.stopping import noticing_stop
 from api.strategies.routes import router as strategies
+from api.sweeps.routes import router as sweeps
 from api.webhooks.routes import messages
 from api.webhooks.routes import router as webhooks
 from api.workers.routes import router as workers
@@ -61,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _v1() -> APIRouter:
     """Everything that needs a key."""
     router = APIRouter(prefix="/v1", dependencies=[authorised], responses=EVERYWHERE)
-    for part in (jobs, artifacts, strategies, workers, webhooks):
+    for part in (jobs, sweeps, artifacts, strategies, workers, webhooks):
         router.include_router(part)
     return router
 

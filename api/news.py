@@ -1,4 +1,4 @@
-"""Tells waiting readers that their job has changed: one query a tick for all of them, however many wait.
+"""Tells waiting readers that their job or sweep has changed: a query a tick for all of them, however many wait.
 
 The database is the log, so a change that any process makes is seen here; nobody has to send anything.
 """
@@ -12,7 +12,7 @@ import anyio
 from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.store import jobs
+from api.store import jobs, sweeps
 from api.store.database import Database
 
 TICK_S = 0.25
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Reader:
-    """Somebody who knows one version of a job."""
+    """Somebody who knows one version of a job or a sweep."""
 
-    job_id: str
+    subject_id: str
     version: int
     woken: anyio.Event = field(default_factory=anyio.Event)
 
@@ -36,9 +36,9 @@ class News:
         self._stopping = stopping
         self._readers: set[_Reader] = set()
 
-    async def changed(self, job_id: str, version: int, wait_s: float = math.inf) -> None:
-        """Return once the job has another version, after `wait_s` seconds, or when the server stops."""
-        reader = _Reader(job_id, version)
+    async def changed(self, subject_id: str, version: int, wait_s: float = math.inf) -> None:
+        """Return once the job or sweep has another version, after `wait_s` seconds, or when the server stops."""
+        reader = _Reader(subject_id, version)
         self._readers.add(reader)
         try:
             with anyio.move_on_after(wait_s):
@@ -62,11 +62,15 @@ class News:
         waiting = list(self._readers)
         if not waiting:
             return
-        versions = await to_thread.run_sync(self._versions, {reader.job_id for reader in waiting})
+        versions = await to_thread.run_sync(self._versions, {reader.subject_id for reader in waiting})
         for reader in waiting:
-            if versions.get(reader.job_id) != reader.version:
+            if versions.get(reader.subject_id) != reader.version:
                 reader.woken.set()
 
-    def _versions(self, job_ids: set[str]) -> dict[str, int]:
+    def _versions(self, subject_ids: set[str]) -> dict[str, int]:
+        of_sweeps = {subject_id for subject_id in subject_ids if subject_id.startswith("swp_")}
+        versions: dict[str, int] = {}
         with self._database.reading() as session:
-            return jobs.versions(session, job_ids)
+            for ids, ask in ((subject_ids - of_sweeps, jobs.versions), (of_sweeps, sweeps.versions)):
+                versions |= ask(session, ids) if ids else {}
+        return versions

@@ -1,11 +1,43 @@
-"""Path parameters that several routers share. Printable ASCII, because PostgreSQL refuses NUL in any text."""
+"""Parameters that several routers share. Ids are printable ASCII, because PostgreSQL refuses NUL in any text."""
 
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Depends, Header, Path, Query
+from pydantic import AwareDatetime
 
+from api.settings import LONGEST_GRACE_S
+from api.store.jobs import Terms
+
+LARGEST_PRIORITY = 1000
 ID = r"^[!-~]{1,64}$"
 JobId = Annotated[str, Path(description="`job_…`", pattern=ID)]
 WebhookId = Annotated[str, Path(description="`whk_…`", pattern=ID)]
 DeliveryId = Annotated[str, Path(description="`dlv_…`", pattern=ID)]
+SweepId = Annotated[str, Path(description="`swp_…`", pattern=ID)]
 ArtifactId = Annotated[str, Path(description="`art_…`", pattern=ID)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(description="The same key and request give what they gave the first time.", pattern=r"^[!-~]{1,255}$"),
+]
+Grace = Annotated[
+    float | None,
+    Query(
+        description="Seconds that a running job gets to finish its cycle; as configured without.",
+        ge=0,
+        le=LONGEST_GRACE_S,
+    ),
+]
+Limit = Annotated[int, Query(ge=1, le=200)]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)]
+
+
+def _terms(
+    priority: Annotated[int, Query(description="Higher runs first.", ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)] = 0,
+    not_before: Annotated[AwareDatetime | None, Query(description="When a job may start; at once without.")] = None,
+    deadline: Annotated[AwareDatetime | None, Query(description="When a job fails if it has not ended.")] = None,
+) -> Terms:
+    return Terms(priority=priority, not_before=not_before, deadline=deadline)
+
+
+AskedTerms = Annotated[Terms, Depends(_terms)]

@@ -66,6 +66,22 @@ class NoCheckpoint(SentinelError):
     next_step = "Wait until the job's `checkpoint_uri` is set; a job that ended without one can be retried."
 
 
+class NothingMeasured(SentinelError):
+    """A sweep has no result to choose from."""
+
+    code = "nothing_measured"
+    fault = Fault.USER
+    next_step = "Wait until a job of the sweep has succeeded; its `counts` say how many have."
+
+
+class NothingFits(SentinelError):
+    """No result of a sweep is within the limits."""
+
+    code = "nothing_fits"
+    fault = Fault.USER
+    next_step = "Ask with wider limits, or wait for the jobs of the sweep that have not ended."
+
+
 class SpecPathsNotAllowed(PathNotAllowed, SpecInvalid):
     """The spec is sound, but names paths outside the folders that the operator opened."""
 

@@ -18,20 +18,22 @@ from fastapi import Depends, Request
 
 from api.refusals import MediaTypeUnsupported, SpecPathsNotAllowed
 from sentinel.errors import FieldError, PathNotAllowed, SentinelError, SpecInvalid
-from sentinel.model_shape import read_shape
+from sentinel.model_shape import ModelShape, read_shape
 from sentinel.needs import Needs, estimate
 from sentinel.paths import BUILTIN_MODELS, check_folder_roots, check_roots, check_task_files
-from sentinel.spec import BuiltinModel, HubModel, PathModel, Spec, model_section, parse_spec
+from sentinel.spec import BuiltinModel, HubModel, ModelSource, PathModel, Spec, model_section, parse_spec
 
 PARSERS: Mapping[str, Callable[[bytes], Any]] = MappingProxyType(
     {"application/json": json.loads, "application/yaml": yaml.safe_load}
 )
 _Check = Callable[[Sequence[Path]], object]
+
+
 # Without a body parameter FastAPI documents none.
-REQUEST_BODY = {
-    "required": True,
-    "content": {media_type: {"schema": {"$ref": "#/components/schemas/Spec"}} for media_type in PARSERS},
-}
+def request_body(schema: str, **content: Any) -> dict[str, Any]:  # noqa: ANN401 - OpenAPI's own
+    """Document a body of `Document`, for OpenAPI: the name of its schema, and what else is to be said of it."""
+    described = {"schema": {"$ref": f"#/components/schemas/{schema}"}, **content}
+    return {"requestBody": {"required": True, "content": dict.fromkeys(PARSERS, described)}}
 
 
 async def _read(request: Request) -> Any:  # noqa: ANN401 - whatever the user sent
@@ -121,12 +123,18 @@ def _refused(pointer: str, check_with: _Check, roots: Sequence[Path]) -> Iterato
 
 def needs_of(spec: Spec, *, roots: Sequence[Path]) -> Needs | None:
     """What an experiment will take, if its model lies on this host; a worker finds out about any other."""
+    shape = shape_of(spec.model, roots=roots)
+    return None if shape is None else estimate(spec, shape)
+
+
+def shape_of(model: ModelSource, *, roots: Sequence[Path]) -> ModelShape | None:
+    """What the headers of a model's weights say, if it lies on this host and they can be read."""
     try:
-        match spec.model:
+        match model:
             case BuiltinModel(id=name):
-                return estimate(spec, read_shape(BUILTIN_MODELS / name))
+                return read_shape(BUILTIN_MODELS / name)
             case PathModel(path=path):
-                return estimate(spec, read_shape(check_folder_roots(path, roots)))
+                return read_shape(check_folder_roots(path, roots))
             case HubModel():
                 return None
     except (SentinelError, OSError):

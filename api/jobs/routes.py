@@ -1,5 +1,6 @@
 """The HTTP side of jobs: headers, status codes and parameters; the work is in `service` and `watching`."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -13,31 +14,18 @@ from api.auth import Caller
 from api.conditional import has_tag, quoted
 from api.errors import responses
 from api.jobs import service, watching
-from api.jobs.documents import REQUEST_BODY, Document
+from api.jobs.documents import Document, request_body
 from api.jobs.schemas import AttemptList, EventPage, JobPage, JobView, MetricSeries, Verdict
-from api.parameters import JobId
+from api.parameters import ID, AskedTerms, Cursor, Grace, IdempotencyKey, JobId, Limit
 from api.resources import ReadSession, Shared, WriteSession
-from api.settings import LONGEST_GRACE_S
-from api.store.jobs import JobFilter, Terms
+from api.store.jobs import JobFilter
 from api.store.states import State
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 LARGEST_SEQ = 2**31 - 1
-LARGEST_PRIORITY = 1000
 BODY_PROBLEMS = responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 NOT_FOUND = responses(HTTPStatus.NOT_FOUND)
-IdempotencyKey = Annotated[
-    str | None, Header(description="The same key and request give the same job again.", pattern=r"^[!-~]{1,255}$")
-]
-Grace = Annotated[
-    float | None,
-    Query(
-        description="Seconds that a running job gets to finish its cycle; as configured without.",
-        ge=0,
-        le=LONGEST_GRACE_S,
-    ),
-]
 ASKED: dict[str, Any] = {
     "status_code": HTTPStatus.ACCEPTED,
     "responses": {
@@ -52,7 +40,7 @@ ASKED: dict[str, Any] = {
     status_code=HTTPStatus.CREATED,
     summary="Submit a job",
     responses=BODY_PROBLEMS,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra=request_body("Spec"),
 )
 def submit(
     *,
@@ -63,9 +51,7 @@ def submit(
     request: Request,
     response: Response,
     background: BackgroundTasks,
-    priority: Annotated[int, Query(description="Higher runs first.", ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)] = 0,
-    not_before: Annotated[AwareDatetime | None, Query(description="When the job may start; at once without.")] = None,
-    deadline: Annotated[AwareDatetime | None, Query(description="When the job fails if it has not ended.")] = None,
+    terms: AskedTerms,
     idempotency_key: IdempotencyKey = None,
 ) -> JobView:
     """Store a job and promise to run it; 201 is sent only once it is committed.
@@ -77,7 +63,7 @@ def submit(
         caller,
         document,
         settings=resources.settings,
-        terms=Terms(priority=priority, not_before=not_before, deadline=deadline),
+        terms=terms,
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
         trace_id=request.state.trace_id,
@@ -98,7 +84,7 @@ def _promise(response: Response, submitted: service.Written) -> JobView:
     "/validate",
     summary="Check a spec without running it",
     responses=BODY_PROBLEMS,
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra=request_body("Spec"),
 )
 def validate(document: Document, session: ReadSession, resources: Shared) -> Verdict:
     """All mistakes at once; or the spec with every default filled in, what it will take, and where it fits."""
@@ -113,13 +99,16 @@ def page(
     resources: Shared,
     state: State | None = None,
     name: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None,
+    sweep: Annotated[str | None, Query(description="Only jobs of this sweep.", pattern=ID)] = None,
     created_after: Annotated[AwareDatetime | None, Query(description="Only jobs submitted later.")] = None,
     created_before: Annotated[AwareDatetime | None, Query(description="Only jobs submitted earlier.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> JobPage:
     """Pages never shift or repeat while jobs are added."""
-    wanted = JobFilter(state=state, name=name, created_after=created_after, created_before=created_before)
+    wanted = JobFilter(
+        state=state, name=name, sweep_id=sweep, created_after=created_after, created_before=created_before
+    )
     return service.page(session, caller, wanted, settings=resources.settings, limit=limit, cursor=cursor)
 
 
@@ -139,7 +128,8 @@ async def show(
     if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
 ) -> JobView | Response:
     """With `wait` and If-None-Match the answer comes as soon as the job changes."""
-    shown = await watching.next_version(resources, caller, job_id, known=if_none_match, wait_s=wait)
+    look = partial(service.show, caller=caller, job_id=job_id, settings=resources.settings)
+    shown = await watching.next_version(resources, look, job_id, known=if_none_match, wait_s=wait)
     tag = quoted(shown.tag)
     if has_tag(if_none_match, tag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})

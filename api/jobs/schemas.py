@@ -49,6 +49,8 @@ class JobSummary(_View):
 
     id: str
     parent_id: str | None = Field(description="The job that this one tries again.")
+    sweep_id: str | None = Field(description="The sweep that it belongs to.")
+    point: dict[str, Any] | None = Field(description="What the grid of its sweep says of it.")
     name: str | None = Field(description="As the spec names it; need not be unique.")
     state: State
     phase: str | None = Field(description="What a running job is doing.")
@@ -64,7 +66,9 @@ class JobSummary(_View):
     needs_bytes: int | None = Field(
         description="Estimated peak of its device's memory; null until a worker has seen the model."
     )
-    error: FailureView | None = Field(description="Why the job failed.")
+    error: FailureView | None = Field(
+        description="Why the job failed, or why its sweep's budget let it wait no longer."
+    )
     checkpoint_uri: str | None = Field(
         description="The pruned model as a tar, once the job has ended; without success, as its kept cycle left it."
     )

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from sqlalchemy.orm import Session
 
 from api.auth import Principal
-from api.cursors import cursor_of, position
 from api.errors import ProblemField
 from api.jobs import documents
 from api.jobs.schemas import (
@@ -26,6 +25,7 @@ from api.jobs.schemas import (
     MetricSeries,
     Verdict,
 )
+from api.paging import cursor_behind, position
 from api.settings import Settings
 from api.store import jobs as store
 from api.store.errors import InvalidTransition
@@ -79,14 +79,14 @@ def submit(
     """
     spec = documents.check(document, roots=settings.model_roots)
     # Before the first statement: no lock of the database is held while files are read.
-    demand = _demand(spec, documents.needs_of(spec, roots=settings.model_roots))
+    demand = demand_of(spec, documents.needs_of(spec, roots=settings.model_roots))
     accepted = store.accept_job(
         session,
         tenant=caller.tenant,
         spec=spec.model_dump(mode="json"),
         max_attempts=settings.max_attempts,
         name=spec.name,
-        idempotency=(idempotency_key, _fingerprint(document, terms)) if idempotency_key else None,
+        idempotency=(idempotency_key, fingerprint(document, terms)) if idempotency_key else None,
         terms=terms,
         demand=demand,
         request_id=request_id,
@@ -126,7 +126,7 @@ def retry(
     return Written(_show(session, accepted.job, settings), already=accepted.replayed)
 
 
-def _fingerprint(document: object, terms: Terms) -> str:
+def fingerprint(document: object, terms: Terms) -> str:
     """Of the whole request; its terms count only where they were said."""
     said = [terms.priority, *(time and time.timestamp() for time in (terms.not_before, terms.deadline))]
     return documents.fingerprint([document, said] if any(said) else document)
@@ -140,11 +140,12 @@ def validate(session: Session, document: Any, *, settings: Settings) -> Verdict:
         errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]
         return Verdict(valid=False, errors=errors, resolved_spec=None, estimate=None, queue_reason=None)
     needs = documents.needs_of(spec, roots=settings.model_roots)
-    obstacle = _placement(session, settings).obstacle(_demand(spec, needs))
+    obstacle = _placement(session, settings).obstacle(demand_of(spec, needs))
     return Verdict(valid=True, errors=[], resolved_spec=spec, estimate=needs, queue_reason=obstacle)
 
 
-def _demand(spec: Spec, needs: Needs | None) -> Demand:
+def demand_of(spec: Spec, needs: Needs | None) -> Demand:
+    """What a job asks of a worker."""
     return Demand(spec.device, None if needs is None else needs.memory_bytes)
 
 
@@ -170,13 +171,13 @@ def page(
     Raises:
         CursorInvalid: The cursor is none of ours.
     """
-    after_id = None if cursor is None else position(cursor, "job")
+    after_id = position(cursor, prefix="job")
     jobs = store.list_jobs(session, caller.tenant, wanted, limit=limit + 1, after_id=after_id)
     shown, has_more = jobs[:limit], len(jobs) > limit
     placement = _placement(session, settings)
     return JobPage(
         data=[JobSummary.of(job, placement) for job in shown],
-        next_cursor=cursor_of(shown[-1].id) if has_more else None,
+        next_cursor=cursor_behind(shown[-1].id) if has_more else None,
         has_more=has_more,
     )
 

@@ -1,4 +1,4 @@
-"""Waiting for news of a job: a long poll, or a stream of events.
+"""Waiting for news of a job, or of a sweep: a long poll, or a stream of events.
 
 The database is the log, so any replica can serve any reader. It is asked in short transactions, in threads, and only
 when `news` says that something has changed, so that a thousand waiting readers hold neither connections nor the event
@@ -6,15 +6,15 @@ loop.
 """
 
 import time
-from collections.abc import AsyncIterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple, Protocol, TypeVar
 
 from anyio import to_thread
+from sqlalchemy.orm import Session
 from sse_starlette import ServerSentEvent
 
 from api.auth import Principal
 from api.conditional import has_tag, quoted
-from api.jobs import service
 from api.jobs.schemas import EventView
 from api.resources import Resources
 from api.store import jobs as store
@@ -25,14 +25,26 @@ STOP_GRACE_S = 1.5
 BATCH = 500  # events read in one transaction
 
 
-async def next_version(
-    resources: Resources, caller: Principal, job_id: str, *, known: str | None, wait_s: float
-) -> service.Shown:
-    """The job as soon as its tag is none of `known`, or as it is after `wait_s` seconds or when the server stops."""
+class _Versioned(Protocol):
+    """Something as it is, under a tag."""
 
-    def look() -> service.Shown:
+    @property
+    def version(self) -> int: ...
+    @property
+    def tag(self) -> str: ...
+
+
+_Shown = TypeVar("_Shown", bound=_Versioned)
+
+
+async def next_version(
+    resources: Resources, show: Callable[[Session], _Shown], subject_id: str, *, known: str | None, wait_s: float
+) -> _Shown:
+    """What `show` shows as soon as its tag is none of `known`, or after `wait_s` seconds or when the server stops."""
+
+    def look() -> _Shown:
         with resources.database.reading() as session:
-            return service.show(session, caller, job_id, settings=resources.settings)
+            return show(session)
 
     deadline = time.monotonic() + wait_s
     while True:
@@ -40,7 +52,7 @@ async def next_version(
         left_s = deadline - time.monotonic()
         if left_s <= 0 or resources.stopping.is_set() or not has_tag(known, quoted(shown.tag)):
             return shown
-        await resources.news.changed(job_id, shown.version, left_s)
+        await resources.news.changed(subject_id, shown.version, left_s)
 
 
 class _Read(NamedTuple):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from api.auth import Caller
 from api.errors import responses
-from api.parameters import DeliveryId, WebhookId
+from api.parameters import Cursor, DeliveryId, Limit, WebhookId
 from api.resources import ReadSession, Shared, WriteSession
 from api.store.models import DeliveryState
 from api.store.outbox import DAY_S
@@ -112,8 +112,8 @@ def deliveries(
     caller: Caller,
     session: ReadSession,
     state: DeliveryState | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> DeliveryPage:
     """Every message with its tries. What is settled is kept for 30 days."""
     return service.deliveries(session, caller, webhook_id, state=state, limit=limit, cursor=cursor)

@@ -3,8 +3,8 @@
 from sqlalchemy.orm import Session
 
 from api.auth import Principal
-from api.cursors import cursor_of, position
 from api.outbound import Guard, TargetRefused
+from api.paging import cursor_behind, position
 from api.store import outbox
 from api.store import webhooks as store
 from api.store.models import DeliveryState
@@ -100,9 +100,9 @@ def deliveries(
         CursorInvalid: The cursor is none of ours.
     """
     hook = store.get_webhook(session, caller.tenant, webhook_id)
-    after_id = None if cursor is None else position(cursor, "dlv")
+    after_id = position(cursor, prefix="dlv")
     found = outbox.list_deliveries(session, hook, state=state, limit=limit + 1, after_id=after_id)
-    return DeliveryPage.of(found[:limit], cursor_of(found[limit - 1].id) if len(found) > limit else None)
+    return DeliveryPage.of(found[:limit], cursor_behind(found[limit - 1].id) if len(found) > limit else None)
 
 
 def redeliver(session: Session, caller: Principal, webhook_id: str, delivery_id: str) -> DeliveryView:

@@ -1,4 +1,4 @@
-"""Cursors of lists: the last id of the page before, in a form that nobody takes for one."""
+"""Cursors of lists that go from the newest id to the oldest: opaque to clients, and nothing but the last id seen."""
 
 import base64
 import binascii
@@ -6,17 +6,19 @@ import binascii
 from api.refusals import CursorInvalid
 
 
-def cursor_of(last_id: str) -> str:
-    """What continues behind `last_id`."""
+def cursor_behind(last_id: str) -> str:
+    """The cursor of the page that follows an id."""
     return base64.urlsafe_b64encode(last_id.encode()).decode().rstrip("=")
 
 
-def position(cursor: str, prefix: str) -> str:
-    """The id that a cursor continues behind, in a list of ids like `prefix_…`.
+def position(cursor: str | None, *, prefix: str) -> str | None:
+    """The id that a page follows; None for the first page.
 
     Raises:
-        CursorInvalid: The cursor is none of that list.
+        CursorInvalid: The cursor names no id with the prefix.
     """
+    if cursor is None:
+        return None
     try:
         last_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
     except (binascii.Error, ValueError) as error:

@@ -1,0 +1,1 @@
+"""Sweeps: many jobs that are submitted as one, and compared."""
