@@ -20,7 +20,7 @@ from sentinel.prune_spec import Section
 from sentinel.spec import Spec, field_errors, json_pointer, parse_spec
 from sentinel.spec_fields import set_field
 
-LARGEST_SWEEP = 1000  # points: they are checked and stored in one request
+LARGEST_SWEEP = 500  # points: they are checked and stored in one request
 EXAMPLE: dict[str, JsonValue] = {
     "name": "strategies",
     "spec": {"model": "builtin/llama", "heal": None},

@@ -39,6 +39,26 @@ class Terms:
 DEFAULT_TERMS = Terms()
 
 
+class NewJob(NamedTuple):
+    """What sets a job apart from others that are accepted with it.
+
+    Attributes:
+        spec: The validated, resolved spec.
+        name: For people; need not be unique.
+        demand: What it asks of a worker.
+        parent_id: The job that this one tries again.
+        sweep_id: The sweep that it belongs to.
+        point: What the grid of the sweep says of it.
+    """
+
+    spec: Json
+    name: str | None = None
+    demand: Demand = ANY_DEVICE
+    parent_id: str | None = None
+    sweep_id: str | None = None
+    point: Json | None = None
+
+
 class Accepted(NamedTuple):
     """A job that the service has promised to run; `replayed` when an earlier request made it."""
 
@@ -56,26 +76,44 @@ def accept_job(
     idempotency: tuple[str, str] | None = None,
     terms: Terms = DEFAULT_TERMS,
     demand: Demand = ANY_DEVICE,
-    parent_id: str | None = None,
-    sweep_id: str | None = None,
-    point: Json | None = None,
     request_id: str | None = None,
     trace_id: str | None = None,
 ) -> Accepted:
-    """Store a job, its first event and its idempotency row. The promise holds once the transaction has committed.
+    """`accept_jobs` of a single one, which belongs to no sweep and tries none again."""
+    return accept_jobs(
+        session,
+        [NewJob(spec, name, demand)],
+        tenant=tenant,
+        max_attempts=max_attempts,
+        idempotency=idempotency,
+        terms=terms,
+        request_id=request_id,
+        trace_id=trace_id,
+    )
+
+
+def accept_jobs(
+    session: Session,
+    new: Sequence[NewJob],
+    *,
+    tenant: str,
+    max_attempts: int,
+    idempotency: tuple[str, str] | None = None,
+    terms: Terms = DEFAULT_TERMS,
+    request_id: str | None = None,
+    trace_id: str | None = None,
+) -> Accepted:
+    """Store jobs, their first events and one idempotency row, all or nothing; returns the first job.
+
+    The promise holds once the transaction has committed.
 
     Args:
         session: A writing transaction.
-        tenant: Whose job it is.
-        spec: The validated, resolved spec.
-        max_attempts: Tries before a lost worker fails the job.
-        name: For people; need not be unique.
-        idempotency: (key, hash of the request); the same pair gives the same job again.
-        terms: When and how urgently it should run.
-        demand: What it asks of a worker.
-        parent_id: The job that this one tries again.
-        sweep_id: The sweep that it belongs to.
-        point: What the sweep's grid says of it.
+        new: The jobs, at least one.
+        tenant: Whose jobs they are.
+        max_attempts: Tries before a lost worker fails a job.
+        idempotency: (key, hash of the request); the same pair gives the same first job again.
+        terms: When and how urgently they should run.
         request_id: Of the request that asked.
         trace_id: Of that request's trace.
 
@@ -83,35 +121,38 @@ def accept_job(
         IdempotencyMismatch: The key stands for another request.
         DeadlineInvalid: The deadline has passed, or comes before `not_before`.
     """
-    job = Job(
-        id=new_id("job"),
-        tenant=tenant,
-        parent_id=parent_id,
-        sweep_id=sweep_id,
-        point=point,
-        name=name,
-        spec=spec,
-        state=State.QUEUED,
-        device=demand.device,
-        needs_bytes=demand.memory_bytes,
-        priority=terms.priority,
-        deadline=terms.deadline,
-        max_attempts=max_attempts,
-        request_id=request_id,
-        trace_id=trace_id,
-        last_seq=1,
-    )
-    if terms.not_before is not None:
-        job.not_before = terms.not_before
+    jobs = [
+        Job(
+            id=new_id("job"),
+            tenant=tenant,
+            parent_id=each.parent_id,
+            sweep_id=each.sweep_id,
+            point=each.point,
+            name=each.name,
+            spec=each.spec,
+            state=State.QUEUED,
+            device=each.demand.device,
+            needs_bytes=each.demand.memory_bytes,
+            priority=terms.priority,
+            deadline=terms.deadline,
+            max_attempts=max_attempts,
+            request_id=request_id,
+            trace_id=trace_id,
+            last_seq=1,
+            **({} if terms.not_before is None else {"not_before": terms.not_before}),
+        )
+        for each in new
+    ]
     try:
-        # The unique key decides between requests that race; the loser's job never existed.
+        # The unique key decides between requests that race; the loser's jobs never existed.
         with session.begin_nested():
-            _insert(session, job, idempotency)
+            _insert(session, jobs, idempotency)
     except IntegrityError:
         earlier = _replay(session, tenant, idempotency)
         if earlier is None:
             raise
         return Accepted(earlier, replayed=True)
+    job = jobs[0]
     # Only now: a request that is sent again gets its job, though the deadline has passed meanwhile.
     if job.deadline is not None and job.deadline <= max(job.created_at, job.not_before):
         raise DeadlineInvalid(job.deadline)
@@ -139,18 +180,21 @@ def retry_job(
     parent = get_job(session, tenant, job_id)
     if not is_terminal(parent.state):
         raise JobNotEnded(job_id=job_id, state=parent.state)
-    accepted = accept_job(
-        session,
-        tenant=tenant,
+    again = NewJob(
         spec=parent.spec,
-        max_attempts=max_attempts,
         name=parent.name,
-        idempotency=idempotency,
-        terms=Terms(priority=parent.priority),
         demand=Demand(parent.device, parent.needs_bytes),
         parent_id=parent.id,
         sweep_id=parent.sweep_id,
         point=parent.point,
+    )
+    accepted = accept_jobs(
+        session,
+        [again],
+        tenant=tenant,
+        max_attempts=max_attempts,
+        idempotency=idempotency,
+        terms=Terms(priority=parent.priority),
         request_id=request_id,
         trace_id=trace_id,
     )
@@ -162,14 +206,16 @@ def retry_job(
     return accepted
 
 
-def _insert(session: Session, job: Job, idempotency: tuple[str, str] | None) -> None:
-    session.add(job)
+def _insert(session: Session, jobs: Sequence[Job], idempotency: tuple[str, str] | None) -> None:
+    session.add_all(jobs)
     session.flush()
-    reason = "accepted" if job.parent_id is None else f"retries {job.parent_id}"
-    add_event(session, job, 1, "state", {"from": None, "to": State.QUEUED, "reason": reason})
+    for job in jobs:
+        reason = "accepted" if job.parent_id is None else f"retries {job.parent_id}"
+        add_event(session, job, 1, "state", {"from": None, "to": State.QUEUED, "reason": reason})
     if idempotency is not None:
         key, request_hash = idempotency
-        session.add(IdempotencyKey(tenant=job.tenant, key=key, request_hash=request_hash, job_id=job.id))
+        first = jobs[0]
+        session.add(IdempotencyKey(tenant=first.tenant, key=key, request_hash=request_hash, job_id=first.id))
 
 
 def _replay(session: Session, tenant: str, idempotency: tuple[str, str] | None) -> Job | None:
@@ -247,7 +293,7 @@ def cancel(session: Session, job: Job, *, grace_s: float) -> Job:
         return job
     if job.state in LEASED:
         return move(session, job, State.CANCELLING, reason="cancel requested", grace_s=grace_s)
-    if State.CANCELLED in TRANSITIONS[job.state]:
+    if State.CANCELLED in TRANSITIONS[job.state] and job.kept_cycle is not None:
         publish_newest_state(session, job.id)
     return move(session, job, State.CANCELLED, reason="cancel requested")
 

@@ -30,13 +30,11 @@ class Round(NamedTuple):
         waiting: Ids of queued jobs that are due, best first: workers should be woken for them.
         expired: How many leases were taken away.
         missed: How many waiting jobs failed at their deadline.
-        unpaid: How many waiting jobs were cancelled because their sweep's budget is used up.
     """
 
     waiting: list[str]
     expired: int
     missed: int
-    unpaid: int
 
 
 def reconcile(session: Session, *, limit: int) -> Round:
@@ -50,11 +48,11 @@ def reconcile(session: Session, *, limit: int) -> Round:
     missed = _locked(session, Job.state.in_(UNHELD), Job.deadline <= db_now())
     for job in missed:
         _miss_deadline(session, job)
-    unpaid = cancel_spent(session)
+    cancel_spent(session)
     waiting = session.scalars(
         select(Job.id).where(*due()).order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)
     )
-    return Round(list(waiting), expired=len(expired), missed=len(missed), unpaid=unpaid)
+    return Round(list(waiting), expired=len(expired), missed=len(missed))
 
 
 def _locked(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Job]:

@@ -15,20 +15,10 @@ from sqlalchemy.orm import Session, aliased
 from api.store.database import db_now
 from api.store.errors import SweepBudgetSpent, SweepNotFound
 from api.store.files import publish_newest_state
-from api.store.jobs import DEFAULT_TERMS, Terms, accept_job, cancel
+from api.store.jobs import DEFAULT_TERMS, NewJob, Terms, accept_jobs, cancel
 from api.store.models import Attempt, Job, Json, Sweep, new_id
-from api.store.placement import Demand
 from api.store.states import LEASED, UNHELD, State, is_terminal
 from api.store.transitions import move
-
-
-class NewPoint(NamedTuple):
-    """A job to be: what the grid says of it, its resolved spec and name, and what it asks of a worker."""
-
-    values: Json
-    spec: Json
-    name: str | None
-    demand: Demand
 
 
 class AcceptedSweep(NamedTuple):
@@ -43,7 +33,7 @@ def accept_sweep(
     *,
     tenant: str,
     document: Json,
-    points: Sequence[NewPoint],
+    points: Sequence[NewJob],
     max_attempts: int,
     name: str | None = None,
     max_parallel: int | None = None,
@@ -60,7 +50,7 @@ def accept_sweep(
         tenant: Whose sweep it is.
         document: What was submitted.
         points: Its jobs, at least one.
-        max_attempts: As in `accept_job`, of each job.
+        max_attempts: As in `accept_jobs`.
         name: For people; need not be unique.
         max_parallel: How many of its jobs may run at the same time.
         slot_seconds: For how long they may hold slots in sum.
@@ -71,27 +61,21 @@ def accept_sweep(
 
     Raises:
         IdempotencyMismatch: The key stands for another request.
-        DeadlineInvalid: As in `accept_job`.
+        DeadlineInvalid: As in `accept_jobs`.
     """
     sweep_id = new_id("swp")
-    for number, point in enumerate(points):
-        accepted = accept_job(
-            session,
-            tenant=tenant,
-            spec=point.spec,
-            max_attempts=max_attempts,
-            name=point.name,
-            # The key stands for the first job, and so for the sweep that it belongs to.
-            idempotency=idempotency if number == 0 else None,
-            terms=terms,
-            demand=point.demand,
-            sweep_id=sweep_id,
-            point=point.values,
-            request_id=request_id,
-            trace_id=trace_id,
-        )
-        if accepted.replayed:
-            return AcceptedSweep(session.get_one(Sweep, accepted.job.sweep_id), replayed=True)
+    accepted = accept_jobs(
+        session,
+        [point._replace(sweep_id=sweep_id) for point in points],
+        tenant=tenant,
+        max_attempts=max_attempts,
+        idempotency=idempotency,  # the key stands for the first job, and so for the sweep that it belongs to
+        terms=terms,
+        request_id=request_id,
+        trace_id=trace_id,
+    )
+    if accepted.replayed:
+        return AcceptedSweep(session.get_one(Sweep, accepted.job.sweep_id), replayed=True)
     sweep = Sweep(
         id=sweep_id,
         tenant=tenant,
@@ -214,8 +198,8 @@ def cancel_sweep(session: Session, tenant: str, sweep_id: str, *, grace_s: float
     return len(jobs)
 
 
-def cancel_spent(session: Session) -> int:
-    """Cancel what no worker holds of sweeps that have used up their budgets; returns how many jobs those were.
+def cancel_spent(session: Session) -> None:
+    """Cancel what no worker holds of sweeps that have used up their budgets.
 
     What runs may finish: what it has used is not thrown away.
     """
@@ -228,10 +212,8 @@ def cancel_spent(session: Session) -> int:
         if used[sweep_id] >= budget
     }
     query = select(Job).where(Job.sweep_id.in_(spent), Job.state.in_(UNHELD)).with_for_update(skip_locked=True)
-    jobs = session.scalars(query, execution_options={"populate_existing": True}).all()
-    for job in jobs:
+    for job in session.scalars(query, execution_options={"populate_existing": True}).all():
         _end_unpaid(session, job, spent[str(job.sweep_id)])
-    return len(jobs)
 
 
 def _end_unpaid(session: Session, job: Job, spent: SweepBudgetSpent) -> None:

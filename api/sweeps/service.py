@@ -13,7 +13,7 @@ from api.jobs.service import demand_of, fingerprint
 from api.paging import cursor_behind, position
 from api.settings import Settings
 from api.store import sweeps as store
-from api.store.jobs import Terms
+from api.store.jobs import NewJob, Terms
 from api.store.models import Sweep
 from api.sweeps.schemas import SweepPage, SweepSummary, SweepVerdict, SweepView
 from api.sweeps.table import Table
@@ -66,7 +66,7 @@ def submit(
         session,
         tenant=caller.tenant,
         document=sweep.model_dump(mode="json"),
-        points=[_new_point(point, needed) for point, needed in zip(points, needs, strict=True)],
+        points=[_new_job(point, needed) for point, needed in zip(points, needs, strict=True)],
         max_attempts=settings.max_attempts,
         name=sweep.name,
         max_parallel=sweep.max_parallel,
@@ -90,13 +90,9 @@ def _needs_of(points: Sequence[Point], settings: Settings) -> list[Needs | None]
     return [None if shape is None else estimate(spec, shape) for spec, shape in shapes]
 
 
-def _new_point(point: Point, needs: Needs | None) -> store.NewPoint:
-    return store.NewPoint(
-        values=point.values,
-        spec=point.spec.model_dump(mode="json"),
-        name=point.spec.name,
-        demand=demand_of(point.spec, needs),
-    )
+def _new_job(point: Point, needs: Needs | None) -> NewJob:
+    spec = point.spec
+    return NewJob(spec.model_dump(mode="json"), spec.name, demand_of(spec, needs), point=point.values)
 
 
 def validate(document: Any, *, settings: Settings) -> SweepVerdict:  # noqa: ANN401 - whatever was parsed

@@ -5,12 +5,13 @@ from threading import Barrier
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
 
 from api.store import jobs, leases, reconciliation, sweeps
 from api.store.database import db_now
 from api.store.errors import DeadlineInvalid, IdempotencyMismatch, SweepNotFound
 from api.store.models import Attempt, IdempotencyKey, Job, Sweep
-from api.store.placement import Demand, Placement, work_waits
+from api.store.placement import Placement, work_waits
 from api.store.states import LEASED, State
 from sentinel.events import Progressed
 
@@ -18,9 +19,7 @@ MANIFEST = [{"path": "state.json", "sha256": "0" * 64, "bytes": 3, "storage_key"
 
 
 def accept(database, number, **changes):
-    points = [
-        sweeps.NewPoint(values={"seed": seed}, spec={"seed": seed}, name="n", demand=Demand()) for seed in range(number)
-    ]
+    points = [jobs.NewJob({"seed": seed}, "n", point={"seed": seed}) for seed in range(number)]
     values = {"tenant": "ann", "document": {"grid": {}}, "points": points, "max_attempts": 3} | changes
     with database.transaction() as session:
         return sweeps.accept_sweep(session, **values)
@@ -66,9 +65,8 @@ def test_a_sweep_is_stored_with_its_jobs_which_run_in_the_grid_s_order(database)
 
 
 def test_a_sweep_without_its_last_job_is_no_sweep(database):
-    broken = sweeps.NewPoint(values={}, spec=None, name=None, demand=Demand())
-    good = sweeps.NewPoint(values={}, spec={}, name=None, demand=Demand())
-    with pytest.raises(Exception, match="spec"):
+    good, broken = jobs.NewJob({}), jobs.NewJob(None)
+    with pytest.raises(IntegrityError):
         accept(database, 0, points=[good, good, broken], idempotency=("k", "h"))
     with database.reading() as session:
         assert [session.scalar(select(func.count()).select_from(t)) for t in (Sweep, Job, IdempotencyKey)] == [0, 0, 0]
@@ -225,11 +223,10 @@ def test_what_waits_when_the_budget_is_used_up_is_cancelled_and_says_so(database
     write(database, leases.record_checkpoint, kept, 1, MANIFEST)
     write(database, jobs.request_pause, "ann", kept.job_id, grace_s=0)
     write(database, leases.release, kept, "paused")
-    assert write(database, reconciliation.reconcile, limit=9).unpaid == 0
+    assert len(write(database, reconciliation.reconcile, limit=9).waiting) == 3
     with database.transaction() as session:
         session.execute(update(Attempt).where(Attempt.job_id == running.job_id).values(started_at=db_now(-61)))
-    round_ = write(database, reconciliation.reconcile, limit=9)
-    assert (round_.unpaid, round_.waiting) == (3, [jobs_of(database, free.id)[0].id])
+    assert write(database, reconciliation.reconcile, limit=9).waiting == [jobs_of(database, free.id)[0].id]
     first, *others = jobs_of(database, sweep.id)
     assert first.state == State.RUNNING, "what runs may finish"
     assert {job.state for job in others} == {State.CANCELLED}

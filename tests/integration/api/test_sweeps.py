@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from api.store import leases
+from sentinel.result import GroupCounts, PrunedMeasurement
 
 on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 SWEEP = {
@@ -42,11 +43,20 @@ def jobs_of(service, sweep):
 
 def finish(service, *, loss, parameters, latency_ms=1.0):
     """Let the next job succeed."""
-    pruned = {"loss": loss, "perplexity": 2.0, "kl_to_dense": loss / 10, "agreement": 0.9, "parameters": parameters}
-    pruned |= {"kv_bytes_per_token": 64, "latency_ms": latency_ms, "groups": {"attention": 8, "mlp": 100}}
+    pruned = PrunedMeasurement(
+        loss=loss,
+        perplexity=2.0,
+        kl_to_dense=loss / 10,
+        agreement=0.9,
+        parameters=parameters,
+        kv_bytes_per_token=64,
+        latency_ms=latency_ms,
+        groups=GroupCounts(attention=8, mlp=100),
+        samples=["Once"],
+    )
     claim = service.claim()
     with service.database.transaction() as session:
-        leases.succeed(session, claim, {"dense": {}, "pruned": pruned | {"samples": ["Once"]}}, [])
+        leases.succeed(session, claim, {"dense": {}, "pruned": pruned.model_dump(mode="json")}, [])
     return claim.job_id
 
 
@@ -123,11 +133,11 @@ def test_validate_finds_the_same_and_lists_the_points(service):
 
 
 def test_a_grid_beyond_the_limit_is_refused(service):
-    document = SWEEP | {"grid": {"seed": list(range(101)), "prune.cycles": list(range(1, 11))}}
+    document = SWEEP | {"grid": {"seed": list(range(51)), "prune.cycles": list(range(1, 11))}}
     problem = service.client.post("/v1/sweeps", json=document).json()
     (error,) = problem["errors"]
     assert (error["pointer"], problem["status"]) == ("/grid", 422)
-    assert "has 1,010 points; a sweep can have 1,000" in error["message"]
+    assert "has 510 points; a sweep can have 500" in error["message"]
 
 
 def test_yaml_is_as_good_as_json(service):
