@@ -76,6 +76,25 @@ def _postgresql_now(element: db_now, compiler: SQLCompiler, **options: Any) -> s
     return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
 
 
+class seconds_between(FunctionElement[float]):  # noqa: N801 - reads as the SQL function that it is
+    """How long after one point in time another is."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(seconds_between, "sqlite")
+def _sqlite_seconds(element: seconds_between, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's signature
+    start, end = (compiler.process(time, **options) for time in element.clauses)
+    return f"((julianday({end}) - julianday({start})) * 86400.0)"
+
+
+@compiles(seconds_between, "postgresql")
+def _postgresql_seconds(element: seconds_between, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's signature
+    start, end = (compiler.process(time, **options) for time in element.clauses)
+    return f"extract(epoch FROM {end} - {start})"
+
+
 class Database:
     """One database, and the only way to open transactions on it."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, aliased
 
-from api.store.database import db_now
+from api.store.database import db_now, seconds_between
 from api.store.errors import SweepBudgetSpent, SweepNotFound
 from api.store.files import publish_newest_state
 from api.store.jobs import DEFAULT_TERMS, NewJob, Terms, accept_jobs, cancel
@@ -150,13 +150,9 @@ def standings(session: Session, sweep_ids: Collection[str]) -> dict[str, Standin
 
 def used_slot_s(session: Session, sweep_ids: Collection[str]) -> dict[str, float]:
     """Seconds for which the jobs of sweeps have held slots, attempts that still run included."""
-    until = func.coalesce(Attempt.finished_at, db_now())
-    query = select(Sweep.id, Attempt.started_at, until).join(Job, Job.sweep_id == Sweep.id)
-    query = query.join(Attempt, Attempt.job_id == Job.id).where(Sweep.id.in_(sweep_ids))
-    used: dict[str, float] = defaultdict(float)
-    for sweep_id, begun, ended in session.execute(query):
-        used[sweep_id] += (ended - begun).total_seconds()
-    return used
+    held_s = seconds_between(Attempt.started_at, func.coalesce(Attempt.finished_at, db_now()))
+    query = select(Sweep.id, func.sum(held_s)).join(Job, Job.sweep_id == Sweep.id).join(Attempt)
+    return dict(session.execute(query.where(Sweep.id.in_(sweep_ids)).group_by(Sweep.id)).all())
 
 
 class PointRow(NamedTuple):
@@ -209,7 +205,7 @@ def cancel_spent(session: Session) -> None:
     spent = {
         sweep_id: SweepBudgetSpent(used=used[sweep_id], budget=budget)
         for sweep_id, budget in budgets.items()
-        if used[sweep_id] >= budget
+        if used.get(sweep_id, 0.0) >= budget
     }
     query = select(Job).where(Job.sweep_id.in_(spent), Job.state.in_(UNHELD)).with_for_update(skip_locked=True)
     for job in session.scalars(query, execution_options={"populate_existing": True}).all():
