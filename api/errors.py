@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api import refusals
+from api.hub import refusals as hub
 from api.outbound import TargetRefused
 from api.store import errors as store
 from sentinel.errors import FieldError, SentinelError, SpecInvalid
@@ -50,6 +51,9 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     refusals.NothingMeasured: HTTPStatus.CONFLICT,
     refusals.NothingFits: HTTPStatus.CONFLICT,
     refusals.Unready: HTTPStatus.SERVICE_UNAVAILABLE,
+    hub.RepositoryNotFound: HTTPStatus.NOT_FOUND,
+    hub.RevisionNotFound: HTTPStatus.NOT_FOUND,
+    hub.EntryNotFound: HTTPStatus.NOT_FOUND,
 }
 
 

@@ -16,6 +16,7 @@ from fastapi import APIRouter, FastAPI
 from api import collector, errors, health, messenger, openapi, reconciler
 from api.artifacts.routes import router as artifacts
 from api.auth import authorised
+from api.hub.routes import router as hub
 from api.jobs.routes import router as jobs
 from api.middleware import BodyLimit, RequestContext
 from api.resources import Resources, open_resources
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestContext)
     app.include_router(health.router)
     app.include_router(_v1())
+    app.include_router(hub, dependencies=[authorised], responses=EVERYWHERE)
     app.webhooks.include_router(messages)
     app.openapi = cache(partial(openapi.build, app))  # type: ignore[method-assign]  # the documented way
     return app

@@ -12,7 +12,7 @@ from api.refusals import NoCheckpoint
 from api.store import files
 from api.store.errors import ArtifactExpired
 from api.store.jobs import get_job
-from api.store.models import Artifact, ArtifactKind
+from api.store.models import Artifact, ArtifactKind, Job
 from api.store.states import is_terminal
 from api.store.storage import Storage
 
@@ -38,19 +38,24 @@ def find(session: Session, caller: Principal, artifact_id: str, *, storage: Stor
 
 
 def checkpoint(session: Session, caller: Principal, job_id: str, *, storage: Storage) -> list[tar.Member]:
-    """The pruned model's files, named relative to their folder; without success, as its last kept cycle left it.
+    """As `of_checkpoint`, for an archive."""
+    found = of_checkpoint(session, get_job(session, caller.tenant, job_id))
+    return [_member(path, artifact, storage) for path, artifact in found.items()]
+
+
+def of_checkpoint(session: Session, job: Job) -> dict[str, Artifact]:
+    """The pruned model's files by their path in its folder; without success, as its last kept cycle left it.
 
     Raises:
         NoCheckpoint: The job has not ended, or ended before it had kept a cycle.
         ArtifactExpired: It is not kept any more.
     """
-    job = get_job(session, caller.tenant, job_id)
     published = [a for a in files.list_artifacts(session, job.id) if a.kind == ArtifactKind.CHECKPOINT]
     if not published:
         kept = "has not ended yet" if not is_terminal(job.state) else "ended before it had kept a cycle"
         raise NoCheckpoint(f"The job is {job.state}: it {kept}.")
     _check_kept(published[0])
-    return [_member(artifact, storage) for artifact in published]
+    return {str(PurePosixPath(artifact.path).relative_to("checkpoint")): artifact for artifact in published}
 
 
 def _check_kept(artifact: Artifact) -> None:
@@ -58,9 +63,9 @@ def _check_kept(artifact: Artifact) -> None:
         raise ArtifactExpired(artifact.path)
 
 
-def _member(artifact: Artifact, storage: Storage) -> tar.Member:
+def _member(path: str, artifact: Artifact, storage: Storage) -> tar.Member:
     return tar.Member(
-        name=str(PurePosixPath(artifact.path).relative_to("checkpoint")),
+        name=path,
         size=artifact.bytes,
         modified_s=artifact.created_at.timestamp(),
         chunks=partial(storage.iterate, artifact.storage_key),
