@@ -15,7 +15,7 @@ from sentinel.events import CheckpointSaved, Finished, Phase, Reporter
 from sentinel.heal_report import HealingObserver
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs, check_inputs, load_inputs
-from sentinel.manifest import read_sources
+from sentinel.manifest import Sources, read_sources
 from sentinel.measuring import continue_prompts, measure, task_results
 from sentinel.memory_budget import MemoryBudget
 from sentinel.models import document_isolation
@@ -23,6 +23,7 @@ from sentinel.models.evaluation import PROTOCOL, mean_loss
 from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
 from sentinel.outputs import describe, write_checkpoint, write_unfinished
+from sentinel.pinning import pin, resolve_commits
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
 from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
@@ -46,6 +47,7 @@ from sentinel.utils.checkpoints.cycle_state import (
     TRAINING_FOLDER,
     CycleState,
     Healing,
+    Source,
     load_state,
     save_state,
     spec_digest,
@@ -91,18 +93,24 @@ def run(
         tracker = ProgressTracker(log)
         torch.manual_seed(spec.seed)
         budget = MemoryBudget(spec, log, memory_bytes)
+        state = load_state(resume, spec) if resume else None
         with tracker.phase(Phase.LOADING):
-            inputs = load_inputs(spec, allowed_roots=allowed_roots, admit=budget.admit)
+            commits = resolve_commits(spec, known=state.commits if state else {})
+            pinned = pin(spec, commits)
+            inputs = load_inputs(pinned, allowed_roots=allowed_roots, admit=budget.admit)
             for doubt in inputs.doubts:
                 tracker.message(doubt, level="warning")
             check_inputs(spec, inputs)
         run_ = _Run(
             spec,
             inputs,
+            sources=read_sources(pinned),
+            commits=commits,
             output=output,
             reporter=log,
             tracker=tracker,
             resume=resume,
+            state=state,
             save_interval_s=save_interval_s,
         )
         result = run_.result(budget)
@@ -118,10 +126,13 @@ class _Run:
         spec: Spec,
         inputs: Inputs,
         *,
+        sources: Sources,
+        commits: Mapping[Source, str],
         output: Path,
         reporter: Reporter,
         tracker: ProgressTracker,
         resume: Path | None,
+        state: CycleState | None,
         save_interval_s: float,
     ) -> None:
         self.spec = spec
@@ -130,10 +141,10 @@ class _Run:
         self.reporter = reporter
         self.tracker = tracker
         self.save_interval_s = save_interval_s
-        self.sources = read_sources(spec)
+        self.sources = sources
+        self.commits = commits
         self.steps = steps_per_cycle(spec.heal, inputs.training) if spec.heal else 0
         tracker.plan(cycles=spec.prune.cycles, steps_per_cycle=self.steps)
-        state = load_state(resume, spec) if resume else None
         self.records = list(state.records) if state else []
         self._dense: float | None = None
         self._healing = state.healing if state else None
@@ -287,6 +298,7 @@ class _Run:
             cycle=cycle,
             kept=self.module.kept,
             records=self.records,
+            commits=dict(self.commits),
             healing=healing,
             timings_s=dict(self.tracker.timings_s),
         )

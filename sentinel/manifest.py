@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sentinel.paths import BUILTIN_MODELS
 from sentinel.result import Result
-from sentinel.spec import BuiltinModel, HubModel, ModelSource, PathData, PathModel, Spec
+from sentinel.spec import BuiltinModel, HubData, HubModel, ModelSource, PathData, PathModel, Spec
 
 Unit = Literal["attention", "mlp"]
 
@@ -63,12 +63,14 @@ class Sources(_Value):
 
     Attributes:
         commit: The model's on the hub, if it came from there.
+        text_commit: The dataset's on the hub, if it came from there.
         model: sha256 by file name.
         text: sha256 by use (`train`, `evaluation`), where the text came from local files.
         tasks: sha256 by name of the task files.
     """
 
     commit: str | None
+    text_commit: str | None
     model: dict[str, str]
     text: dict[str, str]
     tasks: dict[str, str]
@@ -108,13 +110,14 @@ class Manifest(_Value):
 
 
 def read_sources(spec: Spec) -> Sources:
-    """Digest what a run reads, as soon as it is there."""
+    """Digest what a run reads, as soon as it is there; a dataset of the hub is named by commit in the spec."""
     model, data = spec.model, spec.data
     texts = {"train": data.train, "evaluation": data.evaluation} if isinstance(data, PathData) else {}
     folder = _model_folder(model)
     files = (file for file in folder.iterdir() if file.suffix in _MODEL_SUFFIXES)
     return Sources(
         commit=folder.name if isinstance(model, HubModel) else None,
+        text_commit=data.revision if isinstance(data, HubData) else None,
         model=_digests(folder, files),
         text={use: _sha256(Path(file).expanduser()) for use, file in texts.items() if file},
         tasks={Path(file).name: _sha256(Path(file).expanduser()) for file in spec.evaluate.task_files},

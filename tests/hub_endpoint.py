@@ -1,6 +1,7 @@
-"""The read side of the hub protocol over a real socket: serves folders, under a path prefix, at one commit.
+"""The read side of the hub protocol over a real socket: serves folders, under a path prefix.
 
-`owner/name` under `root` is a model; `datasets/owner/name` is a dataset.
+`owner/name` under `root` is a model; `datasets/owner/name` is a dataset. All have the same commits, and at
+each the same files.
 """
 
 import hashlib
@@ -25,6 +26,11 @@ class Hub:
     root: Path
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    commits: list[str] = field(default_factory=lambda: [COMMIT])  # `main` is the last one
+
+    def commit(self, revision: str) -> str | None:
+        """The commit that a revision names."""
+        return self.commits[-1] if revision == "main" else next((c for c in self.commits if c == revision), None)
 
     def run(self, code: str, *arguments: str, home: Path, **environment: str) -> object:
         """What a fresh process prints as JSON; huggingface_hub reads its settings when it is imported."""
@@ -93,19 +99,19 @@ class _Handler(BaseHTTPRequestHandler):
         what, revision, *_ = [*parts[depth:], "", "main"] if len(parts) == depth else parts[depth:]
         if "broken" in parts[depth - 1]:
             self._send(500, b"{}")
-        elif not folder.is_dir() or revision not in ("main", COMMIT):
+        elif not folder.is_dir() or (commit := self.server.hub.commit(revision)) is None:
             kind = "RevisionNotFound" if folder.is_dir() else "RepoNotFound"
             self._send(404, b"{}", {"X-Error-Code": kind})
         else:
-            self._send(200, json.dumps(_tree(folder) if what == "tree" else _info(folder)).encode())
+            self._send(200, json.dumps(_tree(folder) if what == "tree" else _info(folder, commit)).encode())
 
     def _file(self, name: str, revision: str, path: str) -> None:
-        file = self.server.hub.root / name / path
-        if revision not in ("main", COMMIT) or not file.is_file():
+        file, commit = self.server.hub.root / name / path, self.server.hub.commit(revision)
+        if commit is None or not file.is_file():
             kind = "EntryNotFound" if file.parent.is_dir() else "RepoNotFound"
-            self._send(404, b"", {"X-Error-Code": kind, "X-Repo-Commit": COMMIT})
+            self._send(404, b"", {"X-Error-Code": kind, "X-Repo-Commit": commit or ""})
             return
-        content, headers = file.read_bytes(), {"ETag": f'"{_sha(file)}"', "X-Repo-Commit": COMMIT}
+        content, headers = file.read_bytes(), {"ETag": f'"{_sha(file)}"', "X-Repo-Commit": commit}
         if (asked := self.headers.get("Range")) is None:
             self._send(200, content, headers)
             return
@@ -134,10 +140,10 @@ def _tree(folder: Path) -> list[dict[str, object]]:
     ]
 
 
-def _info(folder: Path) -> dict[str, object]:
+def _info(folder: Path, commit: str) -> dict[str, object]:
     fields = {"private": False, "gated": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0}
     name = f"{folder.parent.name}/{folder.name}"
-    return {"id": name, "sha": COMMIT, "siblings": [{"rfilename": n} for n in _files(folder)], **fields}
+    return {"id": name, "sha": commit, "siblings": [{"rfilename": n} for n in _files(folder)], **fields}
 
 
 def _sha(file: Path) -> str:

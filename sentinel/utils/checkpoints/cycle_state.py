@@ -22,6 +22,8 @@ METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FOLDER = "checkpoint"
 TRAINING_FOLDER = "training"
 
+Source = Literal["model", "data"]
+
 
 class Healing(BaseModel):
     """A cycle that has been cut and is being healed.
@@ -45,6 +47,7 @@ class CycleState(BaseModel):
         cycle: The last finished cycle, counted from 1.
         kept: Unit → per layer, the dense model's groups that are left.
         records: One per finished cycle.
+        commits: Of the hub, by what was read there: the run goes on with the same, wherever a branch has moved.
         healing: The cycle after them, if it is being healed; what that needs lies in the training folder.
         timings_s: Seconds per phase so far.
     """
@@ -55,6 +58,7 @@ class CycleState(BaseModel):
     cycle: int
     kept: dict[Literal["attention", "mlp"], list[list[int]]]
     records: list[CycleRecord]
+    commits: dict[Source, str] = {}
     healing: Healing | None = None
     timings_s: dict[str, float]
 

@@ -13,8 +13,11 @@ import pytest
 
 from api.main import create_app
 from api.settings import Settings
+from sentinel.events import Finished
 from sentinel.paths import BUILTIN_MODELS
 from tests.integration.api.conftest import Service, serving
+from worker.child import Runner
+from worker.runner import Assignment
 
 WEIGHTS = bytes(range(256)) * 9000
 FILES = {"config.json": b"{}\n", "model.safetensors": WEIGHTS, "plots/deep/a.png": b"png", "plots/b.png": b"PNG"}
@@ -99,7 +102,11 @@ def test_trees_have_folders_and_go_as_deep_as_asked(ask):
     assert paths() == {"config.json": "file", "model.safetensors": "file", "plots": "directory"}
     assert paths(recursive="true") == files | {"plots": "directory", "plots/deep": "directory"}
     assert paths("/plots") == {"plots/b.png": "file", "plots/deep": "directory"}
-    assert paths("/plots", recursive="True") == {"plots/b.png": "file", "plots/deep": "directory", "plots/deep/a.png": "file"}
+    assert paths("/plots", recursive="True") == {
+        "plots/b.png": "file",
+        "plots/deep": "directory",
+        "plots/deep/a.png": "file",
+    }
 
 
 def test_a_file_says_its_commit_and_what_a_download_says(ask):
@@ -164,13 +171,16 @@ def test_each_caller_finds_what_its_key_may_read(service, ask):
             assert answers[2].headers["X-Error-Message"] == "Invalid credentials in Authorization header"
 
 
-def run(service, home: Path, *command: str, key: str | None = None, **environment: str) -> subprocess.CompletedProcess:
-    """A fresh process with a client that knows nothing but this service, with Xet at hand and a cache of its own."""
-    foreign = {name for name in os.environ if name.startswith("HF_")}
-    variables = {name: value for name, value in os.environ.items() if name not in foreign}
-    variables |= {"HF_ENDPOINT": f"{service.base_url}/hub", "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    token = key or service.client.headers["Authorization"].removeprefix("Bearer ")
-    variables |= {"HF_TOKEN": token} | environment
+def hub_variables(service, home: Path) -> dict[str, str]:
+    """All that a client needs to know, and a cache of its own."""
+    key = service.client.headers["Authorization"].removeprefix("Bearer ")
+    return {"HF_ENDPOINT": f"{service.base_url}/hub", "HF_TOKEN": key, "HF_HOME": str(home)}
+
+
+def run(service, home: Path, *command: str) -> subprocess.CompletedProcess:
+    """A fresh process."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    variables = others | hub_variables(service, home)
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, cwd=home.parent)
 
 
@@ -197,10 +207,11 @@ print(json.dumps({
     "sizes": {file.rfilename: file.size for file in info.siblings},
     "files": sorted(api.list_repo_files(name, revision=commit)),
     "exist": [api.file_exists(name, file) for file in ("config.json", "absent.json")]
-    + [api.repo_exists(name), api.repo_exists(foreign), api.revision_exists(name, commit), api.revision_exists(name, "v1")],
+    + [api.repo_exists(repository) for repository in (name, foreign)]
+    + [api.revision_exists(name, revision) for revision in (commit, "v1")],
     "one": hf_hub_download(name, "model.safetensors", revision=commit),
     "all": snapshot_download(name),
-    "verified": not any(vars(api.verify_repo_checksums(name))[kind] for kind in ("mismatches", "missing_paths", "extra_paths")),
+    "verified": [list(getattr(api.verify_repo_checksums(name), kind)) for kind in ("mismatches", "missing_paths")],
     "refused": [
         refusal(hf_hub_download, name, "absent.json"),
         refusal(snapshot_download, name, revision="v1"),
@@ -224,7 +235,8 @@ def test_the_client_library_finds_and_fetches_everything(service, job, tmp_path)
     assert found["files"] == sorted(FILES)
     assert found["exist"] == [True, False, True, False, True, False]
     assert found["xet"] == [True, False]
-    assert found["dates"] and found["verified"]
+    assert found["dates"]
+    assert found["verified"] == [[], []]
     assert Path(found["one"]).read_bytes() == WEIGHTS
     assert {path: (Path(found["all"]) / path).read_bytes() for path in FILES} == FILES
     assert Path(found["all"]).name == COMMIT
@@ -233,3 +245,77 @@ def test_the_client_library_finds_and_fetches_everything(service, job, tmp_path)
         "RevisionNotFoundError",
         *["RepositoryNotFoundError"] * 3,
     ]
+
+
+def test_the_command_line_downloads_a_model(service, job, tmp_path):
+    command = [sys.executable, "-m", "huggingface_hub.cli.hf", "download", f"jobs/{job}", "--local-dir", "model"]
+    done = run(service, tmp_path / "home", *command)
+    assert done.returncode == 0, done.stderr
+    assert {path: (tmp_path / "model" / path).read_bytes() for path in FILES} == FILES
+
+
+@pytest.fixture(scope="module")
+def dense(service) -> str:
+    """A job whose checkpoint is a built-in model."""
+    return publish(service, {file.name: file.read_bytes() for file in (BUILTIN_MODELS / "llama").iterdir()})
+
+
+@pytest.fixture(scope="module")
+def pruned(service, dense, tiny_spec, tmp_path_factory) -> tuple[dict, str]:
+    """What a worker's child makes of that checkpoint, which it finds on the hub: the manifest, and a job that has it."""
+    folder = tmp_path_factory.mktemp("worker")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("HF_")]:
+            patch.delenv(name)
+        for name, value in hub_variables(service, folder / "home").items():
+            patch.setenv(name, value)
+        runner = Runner(folder / "runner", {})
+    try:
+        model = {"source": "hub", "id": f"jobs/{dense}"}
+        spec = tiny_spec(model=model, heal=None, export={"form": "remote_code"})
+        runner.assign(Assignment(spec=spec, resume=None, allowed_roots=[], memory_bytes=2**40, log_fields={}))
+        events, ended = [], False
+        while not ended:
+            some, ended = runner.next_events(wait_s=1, limit=100)
+            events += some
+        assert isinstance(events[-1], Finished), (events[-1], runner.log_tail())
+        checkpoint = runner.output / "checkpoint"
+        files = {str(file.relative_to(checkpoint)): file for file in checkpoint.rglob("*") if file.is_file()}
+        job = publish(service, {path: file.read_bytes() for path, file in files.items()})
+        return json.loads((checkpoint / "sentinel.json").read_text()), job
+    finally:
+        runner.close()
+
+
+def test_a_worker_prunes_a_pruned_model_again(service, dense, pruned):
+    manifest, _ = pruned
+    weights = sha256((BUILTIN_MODELS / "llama" / "model.safetensors").read_bytes())
+    assert manifest["spec"]["model"]["id"] == f"jobs/{dense}"
+    assert manifest["sources"]["commit"] == service.client.get(f"/hub/api/models/jobs/{dense}").json()["sha"]
+    assert manifest["sources"]["model"]["model.safetensors"] == weights
+
+
+LOAD = """
+import json, sys
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+local, dense, commit, uneven = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(dense, revision=commit)
+tokens = tokenizer("Once upon a time", return_tensors="pt").input_ids
+expected = AutoModelForCausalLM.from_pretrained(local)(tokens).logits
+models = [AutoModelForCausalLM.from_pretrained(dense, **at) for at in ({}, {"revision": commit})]
+same = [torch.equal(model(tokens).logits, expected) for model in models]
+coded = AutoModelForCausalLM.from_pretrained(uneven, trust_remote_code=True)
+print(json.dumps([same, type(coded).__module__.split(".")[0], sum(p.numel() for p in coded.parameters())]))
+"""
+
+
+def test_plain_transformers_loads_models_by_name_and_commit(service, dense, pruned, tmp_path):
+    manifest, uneven = pruned
+    commit = manifest["sources"]["commit"]
+    names = (str(BUILTIN_MODELS / "llama"), f"jobs/{dense}", commit, f"jobs/{uneven}")
+    done = run(service, tmp_path / "home", sys.executable, "-c", LOAD, *names)
+    assert done.returncode == 0, done.stderr
+    parameters = manifest["result"]["pruned"]["parameters"]
+    assert json.loads(done.stdout) == [[True, True], "transformers_modules", parameters]

@@ -1,0 +1,58 @@
+"""Commits of the hub that a run reads: every process is fresh, and the endpoint's branch moves between them."""
+
+import json
+import shutil
+
+import pytest
+
+from sentinel.paths import BUILTIN_MODELS
+from tests.hub_endpoint import COMMIT, serving
+
+MOVED = COMMIT[::-1]
+RUN = """
+import json, sys
+from pathlib import Path
+from sentinel.experiment import run
+from sentinel.spec import parse_spec
+
+class Silent:
+    def emit(self, event):
+        pass
+
+document, output, resume = json.loads(sys.argv[1])
+run(parse_spec(document), output=Path(output), reporter=Silent(), resume=resume and Path(resume))
+manifest = json.loads((Path(output) / "checkpoint" / "sentinel.json").read_text())
+print(json.dumps([manifest["spec"]["model"]["revision"], manifest["sources"], manifest["files"]["model.safetensors"]]))
+"""
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with serving(tmp_path / "hub") as hub:
+        shutil.copytree(BUILTIN_MODELS / "llama", hub.root / "org" / "llama")
+        folder = hub.root / "datasets" / "org" / "stories"
+        folder.mkdir(parents=True)
+        for split in ("train", "validation"):
+            stories = [f"{split} {number}: " + "Once there was a cat. " * 20 for number in range(20)]
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps({"text": story}) + "\n" for story in stories))
+        yield hub
+
+
+def test_a_run_reads_one_commit_and_goes_on_with_it_when_the_branch_has_moved(hub, tiny_spec, tmp_path):
+    data = {"source": "hub", "id": "org/stories", "sequence_length": 64}
+    spec = tiny_spec(model={"source": "hub", "id": "org/llama"}, data=data, heal=None)
+
+    def run(output, resume=None):
+        hub.requests.clear()
+        arguments = json.dumps([spec, str(tmp_path / output), resume and str(resume)])
+        return hub.run(RUN, arguments, home=tmp_path / "home")
+
+    revision, sources, weights = run("first")
+    assert (revision, sources["commit"], sources["text_commit"]) == ("main", COMMIT, COMMIT)
+    asked_for_main = [path for path in hub.requests if "main" in path]
+    assert asked_for_main == ["/hub/api/models/org/llama/revision/main", "/hub/api/datasets/org/stories/revision/main"]
+
+    hub.commits.append(MOVED)
+    again = run("first", resume=tmp_path / "first" / "state" / "cycle-0001")
+    assert again == [revision, sources, weights]
+    assert not [path for path in hub.requests if "main" in path or MOVED in path]
