@@ -48,8 +48,9 @@ class HubRoute(APIRoute):
 def _headers(request: Request, error: SentinelError) -> dict[str, str]:
     if isinstance(error, KeyRequired) and "Authorization" in request.headers:
         return {"X-Error-Message": BAD_KEY}
+    code = next(code for kind, code in CODES.items() if isinstance(error, kind))
     message = f"{error.message} {error.instance_next_step}"
     # What is no ASCII cannot be in a header; it is whole in the document.
-    named = {"X-Error-Code": CODES[type(error)], "X-Error-Message": message.encode("ascii", "replace").decode()}
+    named = {"X-Error-Code": code, "X-Error-Message": message.encode("ascii", "replace").decode()}
     # By it clients remember that a file is not there.
     return named | ({"X-Repo-Commit": error.commit} if isinstance(error, EntryNotFound) else {})

@@ -1,5 +1,7 @@
 """A real server over a real database and a real storage; what a worker would do goes through the store."""
 
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,6 +74,19 @@ class Service:
         with self.database.transaction() as session:
             _, key = create_key(session, tenant, tenant, scopes or ("read", "submit"))
         return httpx.Client(base_url=self.base_url, headers={"Authorization": f"Bearer {key}"}, timeout=20)
+
+    def hub_variables(self, home: Path) -> dict[str, str]:
+        """All that a client of the hub needs to know, and a cache of its own."""
+        key = self.client.headers["Authorization"].removeprefix("Bearer ")
+        return {"HF_ENDPOINT": f"{self.base_url}/hub", "HF_TOKEN": key, "HF_HOME": str(home)}
+
+    def run_hub_client(self, home: Path, *command: str) -> str:
+        """What a fresh process prints."""
+        others = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        variables = others | self.hub_variables(home)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, cwd=home.parent)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def submit(self, client: httpx.Client | None = None, **changes) -> dict:
         answer = (client or self.client).post("/v1/jobs", json=SPEC | changes)

@@ -4,15 +4,17 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from api.main import create_app
 from api.settings import Settings
+from api.store.database import db_now
+from api.store.models import Artifact
 from sentinel.events import Finished
 from sentinel.paths import BUILTIN_MODELS
 from tests.integration.api.conftest import Service, serving
@@ -156,6 +158,15 @@ def test_a_job_without_a_checkpoint_says_why_it_has_none(service, ask):
     assert "The job is running: it has not ended yet." in answer.headers["X-Error-Message"]
 
 
+def test_a_model_that_is_not_kept_any_more_is_gone(service, ask):
+    expired = publish(service, FILES)
+    with service.database.transaction() as session:
+        session.execute(update(Artifact).where(Artifact.job_id == expired).values(expired_at=db_now()))
+    answer = ask(f"jobs/{expired}/resolve/main/config.json")
+    assert (answer.status_code, answer.headers["X-Error-Code"]) == (410, "RepoNotFound")
+    assert "is not kept any more. Retry the job" in answer.headers["X-Error-Message"]
+
+
 def test_each_caller_finds_what_its_key_may_read(service, ask):
     nobody = httpx.Client(base_url=service.base_url)
     with service.client_of("bob") as bob, service.client_of("ann", "submit") as writer, nobody:
@@ -169,19 +180,6 @@ def test_each_caller_finds_what_its_key_may_read(service, ask):
             refusals = [(a.status_code, a.headers.get("X-Error-Code")) for a in answers]
             assert refusals == [(404, "RepoNotFound"), (403, "GatedRepo"), (401, None), (401, "RepoNotFound")]
             assert answers[2].headers["X-Error-Message"] == "Invalid credentials in Authorization header"
-
-
-def hub_variables(service, home: Path) -> dict[str, str]:
-    """All that a client needs to know, and a cache of its own."""
-    key = service.client.headers["Authorization"].removeprefix("Bearer ")
-    return {"HF_ENDPOINT": f"{service.base_url}/hub", "HF_TOKEN": key, "HF_HOME": str(home)}
-
-
-def run(service, home: Path, *command: str) -> subprocess.CompletedProcess:
-    """A fresh process."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    variables = others | hub_variables(service, home)
-    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, cwd=home.parent)
 
 
 ASK = """
@@ -227,9 +225,8 @@ print(json.dumps({
 def test_the_client_library_finds_and_fetches_everything(service, job, tmp_path):
     with service.client_of("bob") as bob:
         foreign = publish(service, FILES, bob)
-    done = run(service, tmp_path / "home", sys.executable, "-c", ASK, f"jobs/{job}", f"jobs/{foreign}")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    names = (f"jobs/{job}", f"jobs/{foreign}")
+    found = json.loads(service.run_hub_client(tmp_path / "home", sys.executable, "-c", ASK, *names))
     assert found["commit"] == [COMMIT] * 3
     assert found["sizes"] == {path: len(content) for path, content in FILES.items()}
     assert found["files"] == sorted(FILES)
@@ -249,8 +246,7 @@ def test_the_client_library_finds_and_fetches_everything(service, job, tmp_path)
 
 def test_the_command_line_downloads_a_model(service, job, tmp_path):
     command = [sys.executable, "-m", "huggingface_hub.cli.hf", "download", f"jobs/{job}", "--local-dir", "model"]
-    done = run(service, tmp_path / "home", *command)
-    assert done.returncode == 0, done.stderr
+    service.run_hub_client(tmp_path / "home", *command)
     assert {path: (tmp_path / "model" / path).read_bytes() for path in FILES} == FILES
 
 
@@ -262,12 +258,12 @@ def dense(service) -> str:
 
 @pytest.fixture(scope="module")
 def pruned(service, dense, tiny_spec, tmp_path_factory) -> tuple[dict, str]:
-    """What a worker's child makes of that checkpoint, which it finds on the hub: the manifest, and a job that has it."""
+    """The manifest of what a worker's child makes of that checkpoint, found on the hub, and a job that has it."""
     folder = tmp_path_factory.mktemp("worker")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("HF_")]:
             patch.delenv(name)
-        for name, value in hub_variables(service, folder / "home").items():
+        for name, value in service.hub_variables(folder / "home").items():
             patch.setenv(name, value)
         runner = Runner(folder / "runner", {})
     try:
@@ -315,7 +311,6 @@ def test_plain_transformers_loads_models_by_name_and_commit(service, dense, prun
     manifest, uneven = pruned
     commit = manifest["sources"]["commit"]
     names = (str(BUILTIN_MODELS / "llama"), f"jobs/{dense}", commit, f"jobs/{uneven}")
-    done = run(service, tmp_path / "home", sys.executable, "-c", LOAD, *names)
-    assert done.returncode == 0, done.stderr
+    loaded = json.loads(service.run_hub_client(tmp_path / "home", sys.executable, "-c", LOAD, *names))
     parameters = manifest["result"]["pruned"]["parameters"]
-    assert json.loads(done.stdout) == [[True, True], "transformers_modules", parameters]
+    assert loaded == [[True, True], "transformers_modules", parameters]

@@ -1,5 +1,7 @@
 """Downloads that the service sends to the storage; what serves here is not AWS and lets no URL expire."""
 
+import sys
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -126,6 +128,20 @@ def test_a_client_goes_on_where_it_was_cut_off(service, cancelled, backing, tmp_
         last = request.getfixturevalue("object_store").requests[-1]
         assert (last.method, last.headers["range"]) == ("GET", f"bytes={before}-")
         assert "authorization" not in last.headers
+
+
+FETCH = "import sys; from huggingface_hub import snapshot_download; print(snapshot_download(sys.argv[1]))"
+
+
+@on_s3
+def test_a_client_of_the_hub_follows_without_its_key(service, cancelled, object_store, tmp_path):
+    object_store.requests.clear()
+    fetch = (sys.executable, "-c", FETCH, f"jobs/{cancelled}")
+    folder = Path(service.run_hub_client(tmp_path / "home", *fetch).strip())
+    assert {f"checkpoint/{path.name}": path.read_bytes() for path in folder.iterdir()} == CHECKPOINT
+    redirected = [asked for asked in object_store.requests if "X-Amz-Signature" in asked.query]
+    assert len(redirected) == len(CHECKPOINT)
+    assert not any("authorization" in asked.headers for asked in redirected)
 
 
 @pytest.mark.parametrize("backing", ["file"], indirect=True)

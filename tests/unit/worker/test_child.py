@@ -15,7 +15,7 @@ SECRETS = (
 
 def test_a_child_sees_no_secrets_and_what_it_needs(tmp_path):
     needed = {"PATH": "/bin", "HOME": "/root", "HF_HOME": "/hf", "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2"}
-    needed["SENTINEL_CACHE"] = "/cache"
+    needed |= {"SENTINEL_CACHE": "/cache", "HF_ENDPOINT": "http://api/hub", "HF_TOKEN": "to read with"}
     seen = child_environment(needed | dict.fromkeys(SECRETS, "secret"), scratch=tmp_path)
     assert needed.items() <= seen.items()
     assert "secret" not in seen.values()
