@@ -294,6 +294,8 @@ def test_a_worker_prunes_a_pruned_model_again(service, dense, pruned):
 LOAD = """
 import json, sys
 import torch
+from sentinel.models.loaders.load import load_model
+from sentinel.spec import HubModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 local, dense, commit, uneven = sys.argv[1:]
@@ -303,14 +305,16 @@ expected = AutoModelForCausalLM.from_pretrained(local)(tokens).logits
 models = [AutoModelForCausalLM.from_pretrained(dense, **at) for at in ({}, {"revision": commit})]
 same = [torch.equal(model(tokens).logits, expected) for model in models]
 coded = AutoModelForCausalLM.from_pretrained(uneven, trust_remote_code=True)
-print(json.dumps([same, type(coded).__module__.split(".")[0], sum(p.numel() for p in coded.parameters())]))
+rebuilt = load_model(HubModel(id=uneven), device="cpu", dtype="float32").model
+same.append(torch.equal(rebuilt(tokens).logits, coded(tokens).logits))
+print(json.dumps([same, type(coded).__module__.split(".")[0], sum(p.numel() for p in rebuilt.parameters())]))
 """
 
 
-def test_plain_transformers_loads_models_by_name_and_commit(service, dense, pruned, tmp_path):
+def test_transformers_and_our_own_loader_load_models_by_name_and_commit(service, dense, pruned, tmp_path):
     manifest, uneven = pruned
     commit = manifest["sources"]["commit"]
     names = (str(BUILTIN_MODELS / "llama"), f"jobs/{dense}", commit, f"jobs/{uneven}")
     loaded = json.loads(service.run_hub_client(tmp_path / "home", sys.executable, "-c", LOAD, *names))
     parameters = manifest["result"]["pruned"]["parameters"]
-    assert loaded == [[True, True], "transformers_modules", parameters]
+    assert loaded == [[True, True, True], "transformers_modules", parameters]
