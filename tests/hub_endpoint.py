@@ -1,7 +1,7 @@
 """The read side of the hub protocol over a real socket: serves folders, under a path prefix.
 
-`owner/name` under `root` is a model; `datasets/owner/name` is a dataset. All have the same commits, and at
-each the same files.
+`owner/name` under `root` is a model; `datasets/owner/name` is a dataset. All have the same
+commits, and at each the same files.
 """
 
 import hashlib
@@ -30,7 +30,9 @@ class Hub:
 
     def commit(self, revision: str) -> str | None:
         """The commit that a revision names."""
-        return self.commits[-1] if revision == "main" else next((c for c in self.commits if c == revision), None)
+        if revision == "main":
+            return self.commits[-1]
+        return revision if revision in self.commits else None
 
     def run(self, code: str, *arguments: str, home: Path, **environment: str) -> object:
         """What a fresh process prints as JSON; huggingface_hub reads its settings when it is imported."""
