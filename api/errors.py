@@ -36,6 +36,9 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     store.JobNotEnded: HTTPStatus.CONFLICT,
     store.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     store.DeadlineInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    store.KeyNotFound: HTTPStatus.NOT_FOUND,
+    store.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    store.StoredBytesExceeded: HTTPStatus.FORBIDDEN,  # 429 would say that waiting helps
     store.WebhookNotFound: HTTPStatus.NOT_FOUND,
     store.DeliveryNotFound: HTTPStatus.NOT_FOUND,
     store.WebhookDisabled: HTTPStatus.CONFLICT,
@@ -43,6 +46,8 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     TargetRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     refusals.KeyRequired: HTTPStatus.UNAUTHORIZED,
     refusals.ScopeMissing: HTTPStatus.FORBIDDEN,
+    refusals.RateExceeded: HTTPStatus.TOO_MANY_REQUESTS,
+    refusals.PeriodInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     refusals.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     refusals.MediaTypeUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     refusals.CursorInvalid: HTTPStatus.BAD_REQUEST,
@@ -66,7 +71,10 @@ class ProblemField(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details. A refused transition also carries `from` and `allowed`."""
+    """RFC 9457 problem details.
+
+    A refused transition also carries `from` and `allowed`, an exceeded quota `quota`, `limit` and `used`.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -136,6 +144,8 @@ def _headers(error: SentinelError, status: HTTPStatus) -> dict[str, str]:
         return {"WWW-Authenticate": 'Bearer realm="sentinel"'}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return {"Retry-After": str(RETRY_AFTER_S)}
+    if isinstance(error, store.QuotaExceeded | refusals.RateExceeded) and error.retry_after_s is not None:
+        return {"Retry-After": str(error.retry_after_s)}
     if isinstance(error, refusals.RangeUnsatisfiable):
         return {"Content-Range": f"bytes */{error.size}"}
     return {}
@@ -144,6 +154,8 @@ def _headers(error: SentinelError, status: HTTPStatus) -> dict[str, str]:
 def _extensions(error: SentinelError) -> dict[str, Any]:
     if isinstance(error, store.InvalidTransition):
         return {"from": error.state, "allowed": error.allowed}
+    if isinstance(error, store.QuotaExceeded):
+        return {"quota": error.quota, "limit": error.limit, "used": error.used}
     return {}
 
 

@@ -15,9 +15,11 @@ from fastapi import APIRouter, FastAPI
 
 from api import collector, errors, health, messenger, openapi, reconciler
 from api.artifacts.routes import router as artifacts
+from api.audit.routes import router as audit
 from api.auth import authorised
 from api.hub.routes import router as hub
 from api.jobs.routes import router as jobs
+from api.keys.routes import router as keys
 from api.middleware import BodyLimit, RequestContext
 from api.resources import Resources, open_resources
 from api.rounds import repeating
@@ -25,6 +27,7 @@ from api.settings import Settings
 from api.stopping import noticing_stop
 from api.strategies.routes import router as strategies
 from api.sweeps.routes import router as sweeps
+from api.usage.routes import router as usage
 from api.webhooks.routes import messages
 from api.webhooks.routes import router as webhooks
 from api.workers.routes import router as workers
@@ -34,6 +37,7 @@ EVERYWHERE = errors.responses(
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
     HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
 
@@ -64,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _v1() -> APIRouter:
     """Everything that needs a key."""
     router = APIRouter(prefix="/v1", dependencies=[authorised], responses=EVERYWHERE)
-    for part in (jobs, sweeps, artifacts, strategies, workers, webhooks):
+    for part in (jobs, sweeps, artifacts, strategies, workers, webhooks, keys, usage, audit):
         router.include_router(part)
     return router
 
@@ -83,6 +87,7 @@ async def _serving(app: FastAPI) -> AsyncIterator[None]:
             tasks.start_soon(resources.news.run)
             yield
             tasks.cancel_scope.cancel()
+    resources.rates.close()
     resources.database.close()
 
 

@@ -33,7 +33,8 @@ class RequestContext:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         request_id, trace_id = _request_id(scope), tracing.trace_id_of(Headers(scope=scope))
-        scope.setdefault("state", {}).update(request_id=request_id, trace_id=trace_id)
+        said: dict[str, str] = {}  # headers that the answer is to have, whatever it is
+        scope.setdefault("state", {}).update(request_id=request_id, trace_id=trace_id, headers=said)
         # The server runs each request in a task of its own, so its line about a bug carries this too.
         logs.bind(request_id=request_id, trace_id=trace_id)
         started = time.perf_counter()
@@ -47,6 +48,7 @@ class RequestContext:
                 headers["X-Request-Id"] = request_id
                 headers["X-Trace-Id"] = trace_id
                 headers["X-Content-Type-Options"] = "nosniff"
+                headers.update(said)
             await send(message)
 
         try:

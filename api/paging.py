@@ -1,14 +1,25 @@
-"""Cursors of lists that go from the newest id to the oldest: opaque to clients, and nothing but the last id seen."""
+"""Lists that are read page by page: cursors are opaque to clients, and nothing but the last id seen."""
 
 import base64
 import binascii
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from api.refusals import CursorInvalid
 
 
-def cursor_behind(last_id: str) -> str:
-    """The cursor of the page that follows an id."""
-    return base64.urlsafe_b64encode(last_id.encode()).decode().rstrip("=")
+class _Row(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_Row)
+
+
+def cut(rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], str | None]:
+    """The first `limit` of rows of which one more was asked for, and the cursor of the next page, None on the last."""
+    shown = rows[:limit]
+    return shown, _cursor_behind(shown[-1].id) if len(rows) > limit else None
 
 
 def position(cursor: str | None, *, prefix: str) -> str | None:
@@ -23,6 +34,10 @@ def position(cursor: str | None, *, prefix: str) -> str | None:
         last_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
     except (binascii.Error, ValueError) as error:
         raise CursorInvalid("The cursor cannot be read.") from error
-    if not last_id.startswith(f"{prefix}_") or not last_id.isprintable():
+    if not last_id.startswith(prefix) or not last_id.isprintable():
         raise CursorInvalid("The cursor names no place in the list.")
     return last_id
+
+
+def _cursor_behind(last_id: str) -> str:
+    return base64.urlsafe_b64encode(last_id.encode()).decode().rstrip("=")

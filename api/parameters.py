@@ -1,4 +1,4 @@
-"""Parameters that several routers share. Ids are printable ASCII, because PostgreSQL refuses NUL in any text."""
+"""Parameters that several routers share. Printable ASCII, because PostgreSQL refuses NUL in any text."""
 
 from typing import Annotated
 
@@ -15,6 +15,8 @@ WebhookId = Annotated[str, Path(description="`whk_…`", pattern=ID)]
 DeliveryId = Annotated[str, Path(description="`dlv_…`", pattern=ID)]
 SweepId = Annotated[str, Path(description="`swp_…`", pattern=ID)]
 ArtifactId = Annotated[str, Path(description="`art_…`", pattern=ID)]
+KeyId = Annotated[str, Path(description="The middle part of `sntl_<id>_<secret>`.", pattern=ID)]
+OfKey = Annotated[str | None, Query(description="Of this key only.", pattern=ID)]
 
 IdempotencyKey = Annotated[
     str | None,

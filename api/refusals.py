@@ -22,6 +22,18 @@ class ScopeMissing(SentinelError):
     next_step = "Use a key that has this scope."
 
 
+class RateExceeded(SentinelError):
+    """More requests came than may come in the time."""
+
+    code = "rate_exceeded"
+    fault = Fault.USER
+    next_step = "Wait for the seconds that Retry-After names, then go on more slowly."
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class BodyTooLarge(SentinelError):
     """The request body is longer than the service reads."""
 
@@ -56,6 +68,14 @@ class RangeUnsatisfiable(SentinelError):
     def __init__(self, *, size: int) -> None:
         super().__init__(f"The file has {size} bytes.")
         self.size = size
+
+
+class PeriodInvalid(SentinelError):
+    """No time lies between the bounds."""
+
+    code = "period_invalid"
+    fault = Fault.USER
+    next_step = "Name a `from` that is earlier than `to`; without them the report is of the current month."
 
 
 class NoCheckpoint(SentinelError):

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from api.metrics import Metrics
 from api.news import News
 from api.outbound import Outbound
+from api.rates import Rates
 from api.settings import Settings
 from api.store.database import Database, create_database
 from api.store.storage import Storage
@@ -30,6 +31,7 @@ class Resources:
     news: News
     metrics: Metrics
     outbound: Outbound
+    rates: Rates
 
 
 def open_resources(settings: Settings) -> Resources:
@@ -43,6 +45,7 @@ def open_resources(settings: Settings) -> Resources:
         news=News(database, stopping),
         metrics=Metrics(),
         outbound=Outbound(settings.outbound_allowed_hosts),
+        rates=Rates(settings.redis_url),
     )
 
 

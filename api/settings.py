@@ -18,6 +18,7 @@ from sentinel.utils.logs import LogFormat
 LONGEST_HEARTBEAT_S = 3.0
 LONGEST_GRACE_S = 3600.0
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+RATE = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"  # how many requests in which time
 SECRETS = Path("/run/secrets")  # where containers find a secret: in a file named like its variable, in small letters
 
 
@@ -96,6 +97,14 @@ class Settings(BaseSettings):
         description="Jobs that a worker runs at the same time on each of its devices: its GPUs, or else its processor.",
     )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
+    rate_limit: str | None = Field(
+        None,
+        pattern=RATE,
+        description="Requests that each key may send, like `600/minute`; as many as it likes without.",
+    )
+    wrong_key_limit: str = Field(
+        "600/minute", pattern=RATE, description="Wrong keys after which what else an address sends is not looked at."
+    )
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
 

@@ -31,7 +31,7 @@ from worker.redis_server import private_redis
 logger = logging.getLogger(__name__)
 
 TENANT = "local"
-SCOPES = ("read", "submit")
+SCOPES = ["read", "submit", "admin"]
 RESTART_PAUSE_S = 1.0
 API_FACTORY = "api.main:app"
 
@@ -141,7 +141,9 @@ def ensure_key(database_url: str, path: Path) -> str:
     try:
         with database.transaction() as session:
             kept = path.read_text(encoding="utf-8").strip() if path.exists() else ""
-            if keys.authenticate(session, kept):
+            known = keys.authenticate(session, kept)
+            if known:
+                known.scopes = SCOPES  # an earlier version's had fewer
                 return kept
             _, plaintext = keys.create_key(session, TENANT, "embedded", SCOPES)
             path.unlink(missing_ok=True)

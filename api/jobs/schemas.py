@@ -48,6 +48,7 @@ class JobSummary(_View):
     """One job in a list."""
 
     id: str
+    key_id: str | None = Field(description="Of the key that submitted it.")
     parent_id: str | None = Field(description="The job that this one tries again.")
     sweep_id: str | None = Field(description="The sweep that it belongs to.")
     point: dict[str, Any] | None = Field(description="What the grid of its sweep says of it.")

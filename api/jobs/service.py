@@ -25,8 +25,9 @@ from api.jobs.schemas import (
     MetricSeries,
     Verdict,
 )
-from api.paging import cursor_behind, position
+from api.paging import cut, position
 from api.settings import Settings
+from api.store import audit
 from api.store import jobs as store
 from api.store.errors import InvalidTransition
 from api.store.files import list_artifacts
@@ -76,6 +77,7 @@ def submit(
         SpecInvalid: With every mistake at once.
         IdempotencyMismatch: The key stands for another request.
         DeadlineInvalid: No job could keep the deadline.
+        QuotaExceeded: The caller's key has all that it may have.
     """
     spec = documents.check(document, roots=settings.model_roots)
     # Before the first statement: no lock of the database is held while files are read.
@@ -89,10 +91,11 @@ def submit(
         idempotency=(idempotency_key, fingerprint(document, terms)) if idempotency_key else None,
         terms=terms,
         demand=demand,
+        key_id=caller.key_id,
         request_id=request_id,
         trace_id=trace_id,
     )
-    return Written(_show(session, accepted.job, settings), already=accepted.replayed)
+    return _accepted(session, caller, "job.submit", accepted, settings)
 
 
 def retry(
@@ -111,6 +114,7 @@ def retry(
     Raises:
         JobNotEnded: It may still come to an end of its own.
         IdempotencyMismatch: The key stands for another request.
+        QuotaExceeded: The caller's key has all that it may have.
     """
     request = documents.fingerprint(["retry", job_id, from_start])
     accepted = store.retry_job(
@@ -119,10 +123,19 @@ def retry(
         job_id,
         from_start=from_start,
         max_attempts=settings.max_attempts,
+        key_id=caller.key_id,
         idempotency=(idempotency_key, request) if idempotency_key else None,
         request_id=request_id,
         trace_id=trace_id,
     )
+    return _accepted(session, caller, "job.retry", accepted, settings)
+
+
+def _accepted(
+    session: Session, caller: Principal, action: str, accepted: store.Accepted, settings: Settings
+) -> Written:
+    if not accepted.replayed:
+        audit.record(session, caller, action, accepted.job.id)
     return Written(_show(session, accepted.job, settings), already=accepted.replayed)
 
 
@@ -171,14 +184,14 @@ def page(
     Raises:
         CursorInvalid: The cursor is none of ours.
     """
-    after_id = position(cursor, prefix="job")
+    after_id = position(cursor, prefix="job_")
     jobs = store.list_jobs(session, caller.tenant, wanted, limit=limit + 1, after_id=after_id)
-    shown, has_more = jobs[:limit], len(jobs) > limit
+    shown, next_cursor = cut(jobs, limit)
     placement = _placement(session, settings)
     return JobPage(
         data=[JobSummary.of(job, placement) for job in shown],
-        next_cursor=cursor_behind(shown[-1].id) if has_more else None,
-        has_more=has_more,
+        next_cursor=next_cursor,
+        has_more=next_cursor is not None,
     )
 
 
@@ -189,7 +202,8 @@ def cancel(session: Session, caller: Principal, job_id: str, *, settings: Settin
         InvalidTransition: The job has succeeded or failed.
     """
     request = partial(store.request_cancel, grace_s=grace_s)
-    return _ask(session, caller, job_id, request, settings, under_way=set(), done={State.CANCELLED})
+    done = {State.CANCELLED}
+    return _ask(session, caller, job_id, request, settings, action="job.cancel", under_way=set(), done=done)
 
 
 def pause(session: Session, caller: Principal, job_id: str, *, settings: Settings, grace_s: float) -> Written:
@@ -199,7 +213,8 @@ def pause(session: Session, caller: Principal, job_id: str, *, settings: Setting
         InvalidTransition: The job is being cancelled or has ended.
     """
     request = partial(store.request_pause, grace_s=grace_s)
-    return _ask(session, caller, job_id, request, settings, under_way={State.PAUSING}, done={State.PAUSED})
+    under_way, done = {State.PAUSING}, {State.PAUSED}
+    return _ask(session, caller, job_id, request, settings, action="job.pause", under_way=under_way, done=done)
 
 
 def resume(session: Session, caller: Principal, job_id: str, *, settings: Settings) -> Written:
@@ -209,7 +224,8 @@ def resume(session: Session, caller: Principal, job_id: str, *, settings: Settin
         InvalidTransition: The job is being cancelled or has ended.
     """
     done = {State.QUEUED, State.RUNNING}
-    return _ask(session, caller, job_id, store.request_resume, settings, under_way=set(), done=done)
+    request = store.request_resume
+    return _ask(session, caller, job_id, request, settings, action="job.resume", under_way=set(), done=done)
 
 
 def _ask(
@@ -219,6 +235,7 @@ def _ask(
     request: Callable[[Session, str, str], Job],
     settings: Settings,
     *,
+    action: str,
     under_way: AbstractSet[State],
     done: AbstractSet[State],
 ) -> Written:
@@ -230,6 +247,7 @@ def _ask(
             raise
         job = store.get_job(session, caller.tenant, job_id)
         return Written(_show(session, job, settings), already=job.state in done)
+    audit.record(session, caller, action, job_id)
     return Written(_show(session, job, settings), already=False)
 
 

@@ -1,1 +1,1 @@
-"""API keys, as an operator makes them."""
+"""API keys: who may do what, and how much of it."""

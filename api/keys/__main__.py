@@ -1,5 +1,6 @@
 """`python -m api.keys`: makes, lists and revokes API keys of the database that the settings name."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,8 +10,10 @@ import typer
 from sqlalchemy.orm import Session
 
 from api.auth import Scope
-from api.settings import Settings
+from api.settings import RATE, Settings
+from api.store import audit
 from api.store import keys as store
+from api.store.audit import Actor
 from api.store.database import create_database, schema_is_current
 
 cli = typer.Typer(help="Manage API keys.", no_args_is_help=True)
@@ -18,15 +21,36 @@ cli = typer.Typer(help="Manage API keys.", no_args_is_help=True)
 
 @cli.command()
 def create(
+    *,
     name: Annotated[str, typer.Option(help="What the key is for; shown in lists and refusals.")],
     tenant: Annotated[str, typer.Option(help="Whose jobs the key sees.")] = "default",
     scope: Annotated[list[Scope] | None, typer.Option(help="Repeat for several; read and submit by default.")] = None,
     expires_days: Annotated[int | None, typer.Option(min=1, help="Days until it ends; never by default.")] = None,
+    max_queued_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that may wait.")] = None,
+    max_running_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that may run at once.")] = None,
+    max_gpu_seconds: Annotated[int | None, typer.Option(min=0, help="Time in slots in a calendar month.")] = None,
+    max_stored_bytes: Annotated[int | None, typer.Option(min=0, help="What its jobs' files may take.")] = None,
+    rate_limit: Annotated[str | None, typer.Option(help="Requests, like 600/minute; else as configured.")] = None,
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""
     expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
+    if rate_limit is not None and not re.fullmatch(RATE, rate_limit):
+        raise typer.BadParameter(f"{rate_limit!r} is no rate like 600/minute.", param_hint="--rate-limit")
+    scopes = scope or [Scope.READ, Scope.SUBMIT]
     with _writing() as session:
-        _, plaintext = store.create_key(session, tenant, name, scope or [Scope.READ, Scope.SUBMIT], expires_at)
+        key, plaintext = store.create_key(
+            session,
+            tenant,
+            name,
+            scopes,
+            expires_at,
+            max_queued_jobs=max_queued_jobs,
+            max_running_jobs=max_running_jobs,
+            max_gpu_seconds=max_gpu_seconds,
+            max_stored_bytes=max_stored_bytes,
+            rate_limit=rate_limit,
+        )
+        audit.record(session, Actor(tenant=tenant), "key.make", key.id, {"name": name, "scopes": scopes})
     typer.echo(plaintext)
     typer.echo("Keep it safe: it cannot be shown again.", err=True)
 
@@ -45,8 +69,10 @@ def list_keys() -> None:
 def revoke(key_id: Annotated[str, typer.Argument(help="As `list` prints it.")]) -> None:
     """Let a key prove nothing from now on."""
     with _writing() as session:
-        revoked = store.revoke_key(session, key_id)
-    if not revoked:
+        tenant = store.revoke_key(session, key_id)
+        if tenant is not None:
+            audit.record(session, Actor(tenant=tenant), "key.revoke", key_id)
+    if tenant is None:
         typer.echo(f"There is no valid key {key_id!r}: `python -m api.keys list` shows all.", err=True)
         raise typer.Exit(code=1)
     typer.echo(f"{key_id} is revoked.")

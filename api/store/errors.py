@@ -126,6 +126,45 @@ class IdempotencyMismatch(StoreError):
         super().__init__(f"The idempotency key {key!r} was used before with another request.")
 
 
+class KeyNotFound(StoreError):
+    """No key of this tenant has the id."""
+
+    code = "key_not_found"
+    fault = Fault.USER
+    next_step = "Check the id; `GET /v1/keys` lists the keys of this tenant."
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"There is no key {key_id!r}.")
+
+
+class QuotaExceeded(StoreError):
+    """The key has all that it may have; waiting helps.
+
+    Attributes:
+        quota: Its name.
+        limit: What the key may have.
+        used: What it has.
+        retry_after_s: Seconds after which there may be room; None where time makes none.
+    """
+
+    code = "quota_exceeded"
+    fault = Fault.USER
+    next_step = "Wait until there is room again, or let somebody with the scope `admin` raise the quota."
+
+    def __init__(self, quota: str, *, limit: int, used: int, retry_after_s: int | None = None) -> None:
+        super().__init__(f"The key's quota {quota!r} is {limit}, and {used} are used.")
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.retry_after_s = retry_after_s
+
+
+class StoredBytesExceeded(QuotaExceeded):
+    """The files of the key's jobs take all that they may; they stay until they expire."""
+
+    next_step = "Submit with another key, or let somebody with the scope `admin` raise the quota."
+
+
 class LeaseLost(StoreError):
     """The worker no longer has the right to write the job."""
 

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from api.store import quotas
 from api.store.errors import DeadlineInvalid, IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
 from api.store.files import newest_checkpoint, publish_newest_state
 from api.store.models import Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
@@ -76,6 +77,7 @@ def accept_job(
     idempotency: tuple[str, str] | None = None,
     terms: Terms = DEFAULT_TERMS,
     demand: Demand = ANY_DEVICE,
+    key_id: str | None = None,
     request_id: str | None = None,
     trace_id: str | None = None,
 ) -> Accepted:
@@ -87,6 +89,7 @@ def accept_job(
         max_attempts=max_attempts,
         idempotency=idempotency,
         terms=terms,
+        key_id=key_id,
         request_id=request_id,
         trace_id=trace_id,
     )
@@ -100,6 +103,7 @@ def accept_jobs(
     max_attempts: int,
     idempotency: tuple[str, str] | None = None,
     terms: Terms = DEFAULT_TERMS,
+    key_id: str | None = None,
     request_id: str | None = None,
     trace_id: str | None = None,
 ) -> Accepted:
@@ -114,17 +118,20 @@ def accept_jobs(
         max_attempts: Tries before a lost worker fails a job.
         idempotency: (key, hash of the request); the same pair gives the same first job again.
         terms: When and how urgently they should run.
+        key_id: The key that submits them, whose quotas count; None has none.
         request_id: Of the request that asked.
         trace_id: Of that request's trace.
 
     Raises:
         IdempotencyMismatch: The key stands for another request.
         DeadlineInvalid: The deadline has passed, or comes before `not_before`.
+        QuotaExceeded: The key has all that it may have.
     """
     jobs = [
         Job(
             id=new_id("job"),
             tenant=tenant,
+            key_id=key_id,
             parent_id=each.parent_id,
             sweep_id=each.sweep_id,
             point=each.point,
@@ -152,8 +159,9 @@ def accept_jobs(
         if earlier is None:
             raise
         return Accepted(earlier, replayed=True)
+    # Only now: a request that is sent again gets its jobs, whatever time and quotas say meanwhile.
+    quotas.check(session, jobs)
     job = jobs[0]
-    # Only now: a request that is sent again gets its job, though the deadline has passed meanwhile.
     if job.deadline is not None and job.deadline <= max(job.created_at, job.not_before):
         raise DeadlineInvalid(job.deadline)
     return Accepted(job, replayed=False)
@@ -166,6 +174,7 @@ def retry_job(
     *,
     from_start: bool,
     max_attempts: int,
+    key_id: str | None = None,
     idempotency: tuple[str, str] | None = None,
     request_id: str | None = None,
     trace_id: str | None = None,
@@ -175,7 +184,7 @@ def retry_job(
     Raises:
         JobNotFound: As in `get_job`.
         JobNotEnded: The job may still come to an end of its own.
-        IdempotencyMismatch: As in `accept_job`.
+        IdempotencyMismatch, QuotaExceeded: As in `accept_job`.
     """
     parent = get_job(session, tenant, job_id)
     if not is_terminal(parent.state):
@@ -195,6 +204,7 @@ def retry_job(
         max_attempts=max_attempts,
         idempotency=idempotency,
         terms=Terms(priority=parent.priority),
+        key_id=key_id,
         request_id=request_id,
         trace_id=trace_id,
     )

@@ -1,15 +1,17 @@
-"""Bearer keys: make one, recognise one. Knows only hashes; a lost key cannot be shown again."""
+"""Bearer keys: make one, recognise one, change and revoke it. Knows only hashes; a lost key cannot be shown again."""
 
 import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TypedDict, Unpack
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
+from api.store.errors import KeyNotFound
 from api.store.models import ApiKey
 
 PREFIX = "sntl"
@@ -17,8 +19,23 @@ ID_BYTES = 8
 SECRET_BYTES = 32  # 256 bits: guessing is hopeless, so a fast hash is enough
 
 
+class Limits(TypedDict, total=False):
+    """What a key may have; fields as in `ApiKey`."""
+
+    max_queued_jobs: int | None
+    max_running_jobs: int | None
+    max_gpu_seconds: int | None
+    max_stored_bytes: int | None
+    rate_limit: str | None
+
+
 def create_key(
-    session: Session, tenant: str, name: str, scopes: Sequence[str], expires_at: datetime | None = None
+    session: Session,
+    tenant: str,
+    name: str,
+    scopes: Sequence[str],
+    expires_at: datetime | None = None,
+    **limits: Unpack[Limits],
 ) -> tuple[ApiKey, str]:
     """Store a new key. The second value is the only copy of its plaintext, `sntl_<id>_<secret>`."""
     secret = secrets.token_urlsafe(SECRET_BYTES)
@@ -29,6 +46,7 @@ def create_key(
         scopes=list(scopes),
         secret_hash=_hash(secret),
         expires_at=expires_at,
+        **limits,
     )
     session.add(key)
     session.flush()
@@ -40,10 +58,32 @@ def list_keys(session: Session) -> Sequence[ApiKey]:
     return session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)).all()
 
 
-def revoke_key(session: Session, key_id: str) -> bool:
-    """Make a key prove nothing from now on; false if there is no such key, or it was revoked before."""
+def page_of_keys(
+    session: Session, tenant: str, *, limit: int | None = None, after: ApiKey | None = None
+) -> Sequence[ApiKey]:
+    """A tenant's keys, newest first; `after` is the last one of the page before."""
+    query = select(ApiKey).where(ApiKey.tenant == tenant)
+    if after is not None:
+        query = query.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(after.created_at, after.id))
+    return session.scalars(query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(limit)).all()
+
+
+def get_key(session: Session, tenant: str, key_id: str) -> ApiKey:
+    """One key.
+
+    Raises:
+        KeyNotFound: It does not exist, or is somebody else's: the caller cannot tell which.
+    """
+    key = session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.tenant == tenant))
+    if key is None:
+        raise KeyNotFound(key_id)
+    return key
+
+
+def revoke_key(session: Session, key_id: str) -> str | None:
+    """Make a key prove nothing from now on; its tenant, or None if there is no such key, or it was revoked before."""
     known = update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
-    return session.scalar(known.values(revoked_at=db_now()).returning(ApiKey.id)) is not None
+    return session.scalar(known.values(revoked_at=db_now()).returning(ApiKey.tenant))
 
 
 def authenticate(session: Session, plaintext: str) -> ApiKey | None:

@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 from api.store.database import db_now
 from api.store.errors import LeaseLost
 from api.store.files import NewArtifact, newest_checkpoint, publish, publish_newest_state
-from api.store.models import Attempt, Checkpoint, Job, Json, ManifestFile, Metric, Outcome
+from api.store.models import ApiKey, Attempt, Checkpoint, Job, Json, ManifestFile, Metric, Outcome
 from api.store.placement import ANYTHING, Offer, due, fits
+from api.store.quotas import take_room
 from api.store.room import reserve
 from api.store.states import LEASED, State
 from api.store.transitions import add_event, lock_job, move
@@ -111,20 +112,27 @@ def claim_next(session: Session, *, worker: str, lease_s: float, offer: Offer = 
 
 
 def _best(session: Session, offer: Offer) -> Job | None:
-    """The best due job that fits, locked, with room for it in its sweep."""
+    """The job to claim, locked, with the room that its sweep and its key have for it."""
     passed_over: list[str] = []
     while True:
-        best = (
-            select(Job)
+        query = (
+            select(Job, ApiKey)
+            .outerjoin(ApiKey, ApiKey.id == Job.key_id)
             .where(*due(), *fits(offer), or_(Job.sweep_id.is_(None), Job.sweep_id.not_in(passed_over)))
             .order_by(Job.priority.desc(), Job.created_at, Job.id)
             .limit(1)
-            .with_for_update(skip_locked=True)
+            .with_for_update(skip_locked=True, of=Job)
         )
-        job = session.scalar(best, execution_options={"populate_existing": True})
-        if job is None or job.sweep_id is None or reserve(session, job.sweep_id):
+        found = session.execute(query, execution_options={"populate_existing": True}).first()
+        if found is None:
+            return None
+        job, key = found
+        # The sweep first, whose lock nobody waits for: who waits for a key's must not hold another key's.
+        if job.sweep_id is not None and not reserve(session, job.sweep_id):
+            passed_over.append(job.sweep_id)
+        # Another worker may have taken the room since; then the next look leaves that key out.
+        elif key is None or key.max_running_jobs is None or take_room(session, key):
             return job
-        passed_over.append(job.sweep_id)
 
 
 def heartbeat(session: Session, claim: Claim, lease_s: float) -> Order:

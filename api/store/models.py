@@ -121,7 +121,11 @@ class Base(DeclarativeBase):
 
 
 class ApiKey(Base):
-    """A bearer key; only the SHA-256 of its secret is kept."""
+    """A bearer key; only the SHA-256 of its secret is kept.
+
+    What is null is not limited: jobs that wait, jobs that workers hold, seconds of slots in a calendar month, bytes of
+    files. `rate_limit` takes the place of the service's, like `600/minute`.
+    """
 
     __tablename__ = "api_keys"
 
@@ -130,9 +134,16 @@ class ApiKey(Base):
     name: Mapped[str]
     secret_hash: Mapped[str]
     scopes: Mapped[list[str]]
+    max_queued_jobs: Mapped[int | None]
+    max_running_jobs: Mapped[int | None]
+    max_gpu_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    max_stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    rate_limit: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (Index(None, "tenant", "created_at", "id"),)
 
 
 class Sweep(Base):
@@ -157,6 +168,7 @@ class Sweep(Base):
 class Job(Base):
     """One run of one concrete spec.
 
+    `key_id` is the key that submitted it, null for a job of an earlier version;
     `parent_id` is the job that this one tries again, which may be gone;
     `sweep_id` is the sweep that it belongs to, and `point` what that's grid says of it;
     `version` goes up with every change that a reader can see; `attempt` counts the tries charged to the job;
@@ -169,6 +181,7 @@ class Job(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
+    key_id: Mapped[str | None]
     parent_id: Mapped[str | None]
     sweep_id: Mapped[str | None]
     point: Mapped[Json | None]
@@ -209,6 +222,7 @@ class Job(Base):
         Index(None, "tenant", "state", "id"),
         Index(None, "tenant", "name", "id"),
         Index(None, "sweep_id", "id"),
+        Index(None, "tenant", "key_id", "state", "finished_at"),
     )
 
 
@@ -302,6 +316,24 @@ class IdempotencyKey(Base):
     request_hash: Mapped[str]
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class AuditEntry(Base):
+    """Something that somebody did; `key_id` is null for the operator. Entries are only added."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    key_id: Mapped[str | None]
+    action: Mapped[str]
+    target: Mapped[str]
+    details: Mapped[Json | None]
+    request_id: Mapped[str | None]
+    client: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (Index(None, "tenant", "id"),)
 
 
 class Worker(Base):

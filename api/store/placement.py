@@ -4,7 +4,7 @@ Workers say what they have in rows of their own; a row counts while it is fresh 
 Knows nothing of how memory is measured or needs are estimated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
@@ -13,7 +13,8 @@ from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
-from api.store.models import Job, SlotReport, Worker
+from api.store.models import ApiKey, Job, SlotReport, Worker
+from api.store.quotas import full, may_run
 from api.store.room import full_sweeps, has_room
 from api.store.states import State
 
@@ -43,6 +44,7 @@ def due() -> tuple[ColumnElement[bool], ...]:
         Job.not_before <= db_now(),
         or_(Job.deadline.is_(None), Job.deadline > db_now()),
         has_room(),
+        may_run(),
     )
 
 
@@ -82,7 +84,7 @@ def living_workers(session: Session, silent_s: float) -> Sequence[Worker]:
 
 
 class Placement:
-    """Says of queued jobs why they wait; asks for the workers once, and only if a job waits."""
+    """Says of queued jobs why they wait; asks for workers and keys once, and only if a job waits."""
 
     def __init__(self, session: Session, *, silent_s: float) -> None:
         self._session = session
@@ -96,6 +98,8 @@ class Placement:
             return f"It may start from {job.not_before.isoformat(timespec='seconds')} on."
         if job.sweep_id in self._full_sweeps:
             return f"Its sweep runs no more than {self._full_sweeps[job.sweep_id]} job(s) at the same time."
+        if job.key_id in self._full_keys:
+            return f"Its key may have {self._full_keys[job.key_id]} job(s) running at once, and has."
         return self.obstacle(Demand(job.device, job.needs_bytes))
 
     def obstacle(self, demand: Demand) -> str | None:
@@ -112,6 +116,12 @@ class Placement:
     @cached_property
     def _full_sweeps(self) -> dict[str, int]:
         return full_sweeps(self._session)
+
+    @cached_property
+    def _full_keys(self) -> Mapping[str | None, int]:
+        """By id, how many jobs may run of each key that lets no more run."""
+        query = select(ApiKey.id, ApiKey.max_running_jobs).where(full())
+        return {key_id: limit or 0 for key_id, limit in self._session.execute(query)}
 
     @cached_property
     def _now(self) -> datetime:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.models import Job
+from api.store.quotas import may_run
 from api.store.states import State
 
 
@@ -26,7 +27,7 @@ class Statistics:
 def read_statistics(session: Session) -> Statistics:
     """As they are now."""
     counted = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
-    due = select(func.min(Job.not_before)).where(Job.state == State.QUEUED, Job.not_before <= db_now())
+    due = select(func.min(Job.not_before)).where(Job.state == State.QUEUED, Job.not_before <= db_now(), may_run())
     oldest, now = session.scalar(due), session.scalar(select(db_now()))
     waited = 0.0 if oldest is None or now is None else (now - oldest).total_seconds()
     return Statistics(jobs={state: counted.get(state, 0) for state in State}, oldest_due_s=waited)

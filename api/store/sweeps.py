@@ -40,6 +40,7 @@ def accept_sweep(
     slot_seconds: float | None = None,
     idempotency: tuple[str, str] | None = None,
     terms: Terms = DEFAULT_TERMS,
+    key_id: str | None = None,
     request_id: str | None = None,
     trace_id: str | None = None,
 ) -> AcceptedSweep:
@@ -56,12 +57,14 @@ def accept_sweep(
         slot_seconds: For how long they may hold slots in sum.
         idempotency: (key, hash of the request); the same pair gives the same sweep again.
         terms: When and how urgently its jobs should run.
+        key_id: The key that submits it, whose quotas count; None has none.
         request_id: Of the request that asked.
         trace_id: Of that request's trace.
 
     Raises:
         IdempotencyMismatch: The key stands for another request.
         DeadlineInvalid: As in `accept_jobs`.
+        QuotaExceeded: The key may not have so many jobs.
     """
     sweep_id = new_id("swp")
     accepted = accept_jobs(
@@ -71,6 +74,7 @@ def accept_sweep(
         max_attempts=max_attempts,
         idempotency=idempotency,  # the key stands for the first job, and so for the sweep that it belongs to
         terms=terms,
+        key_id=key_id,
         request_id=request_id,
         trace_id=trace_id,
     )

@@ -10,8 +10,9 @@ from api.auth import Principal
 from api.errors import ProblemField
 from api.jobs import documents
 from api.jobs.service import demand_of, fingerprint
-from api.paging import cursor_behind, position
+from api.paging import cut, position
 from api.settings import Settings
+from api.store import audit
 from api.store import sweeps as store
 from api.store.jobs import NewJob, Terms
 from api.store.models import Sweep
@@ -58,6 +59,7 @@ def submit(
         SweepInvalid: With every mistake at once.
         IdempotencyMismatch: The key stands for another request.
         DeadlineInvalid: No job could keep the deadline.
+        QuotaExceeded: The caller's key may not have so many jobs.
     """
     sweep, points = _parse(document, settings)
     # Before the first statement: no lock of the database is held while files are read.
@@ -73,9 +75,12 @@ def submit(
         slot_seconds=None if sweep.budget is None else sweep.budget.slot_seconds,
         idempotency=(idempotency_key, fingerprint(["sweep", document], terms)) if idempotency_key else None,
         terms=terms,
+        key_id=caller.key_id,
         request_id=request_id,
         trace_id=trace_id,
     )
+    if not accepted.replayed:
+        audit.record(session, caller, "sweep.submit", accepted.sweep.id, {"jobs": len(points)})
     return Written(_show(session, accepted.sweep), already=accepted.replayed)
 
 
@@ -125,19 +130,21 @@ def page(session: Session, caller: Principal, *, limit: int, cursor: str | None)
     Raises:
         CursorInvalid: The cursor is none of ours.
     """
-    found = store.list_sweeps(session, caller.tenant, limit=limit + 1, after_id=position(cursor, prefix="swp"))
-    shown, has_more = found[:limit], len(found) > limit
+    found = store.list_sweeps(session, caller.tenant, limit=limit + 1, after_id=position(cursor, prefix="swp_"))
+    shown, next_cursor = cut(found, limit)
     standings = store.standings(session, [sweep.id for sweep in shown])
     return SweepPage(
         data=[SweepSummary.of(sweep, standings[sweep.id]) for sweep in shown],
-        next_cursor=cursor_behind(shown[-1].id) if has_more else None,
-        has_more=has_more,
+        next_cursor=next_cursor,
+        has_more=next_cursor is not None,
     )
 
 
 def cancel(session: Session, caller: Principal, sweep_id: str, *, grace_s: float) -> Written:
     """Ask every job to stop that has not ended, a running one within `grace_s`. `already` when all have ended."""
     asked = store.cancel_sweep(session, caller.tenant, sweep_id, grace_s=grace_s)
+    if asked:
+        audit.record(session, caller, "sweep.cancel", sweep_id, {"jobs": asked})
     return Written(show(session, caller, sweep_id), already=asked == 0)
 
 

@@ -4,8 +4,8 @@ from sqlalchemy.orm import Session
 
 from api.auth import Principal
 from api.outbound import Guard, TargetRefused
-from api.paging import cursor_behind, position
-from api.store import outbox
+from api.paging import cut, position
+from api.store import audit, outbox
 from api.store import webhooks as store
 from api.store.models import DeliveryState
 from api.webhooks.schemas import (
@@ -29,6 +29,7 @@ def create(session: Session, caller: Principal, new: NewWebhook, *, guard: Guard
     """
     _check_url(new.url, guard)
     hook = store.create_webhook(session, caller.tenant, **new.model_dump())
+    audit.record(session, caller, "webhook.make", hook.id, {"url": hook.url})
     return WebhookWithSecret.of(hook, secret=hook.secret)
 
 
@@ -62,17 +63,21 @@ def change(
     named = changes.model_dump(exclude_unset=True)
     if "url" in named:
         _check_url(named["url"], guard)
-    return WebhookView.of(store.change_webhook(session, caller.tenant, webhook_id, named))
+    hook = store.change_webhook(session, caller.tenant, webhook_id, named)
+    audit.record(session, caller, "webhook.change", webhook_id, named)
+    return WebhookView.of(hook)
 
 
 def delete(session: Session, caller: Principal, webhook_id: str) -> None:
     """Let go of a webhook and its deliveries."""
     store.delete_webhook(session, caller.tenant, webhook_id)
+    audit.record(session, caller, "webhook.delete", webhook_id)
 
 
 def rotate_secret(session: Session, caller: Principal, webhook_id: str, *, overlap_s: float) -> WebhookWithSecret:
     """Give a webhook a new secret; the old one signs for `overlap_s` more."""
     hook = store.rotate_secret(session, caller.tenant, webhook_id, overlap_s=overlap_s)
+    audit.record(session, caller, "webhook.rotate_secret", webhook_id)
     return WebhookWithSecret.of(hook, secret=hook.secret)
 
 
@@ -100,9 +105,9 @@ def deliveries(
         CursorInvalid: The cursor is none of ours.
     """
     hook = store.get_webhook(session, caller.tenant, webhook_id)
-    after_id = position(cursor, prefix="dlv")
+    after_id = position(cursor, prefix="dlv_")
     found = outbox.list_deliveries(session, hook, state=state, limit=limit + 1, after_id=after_id)
-    return DeliveryPage.of(found[:limit], cursor_behind(found[limit - 1].id) if len(found) > limit else None)
+    return DeliveryPage.of(*cut(found, limit))
 
 
 def redeliver(session: Session, caller: Principal, webhook_id: str, delivery_id: str) -> DeliveryView:

@@ -22,7 +22,7 @@ def test_the_key_is_made_once_works_and_only_its_owner_can_read_it(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     database = create_database(url)
     with database.reading() as session:
-        assert authenticate(session, key).scopes == ["read", "submit"]
+        assert authenticate(session, key).scopes == ["read", "submit", "admin"]
     database.close()
 
 

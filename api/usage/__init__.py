@@ -1,0 +1,1 @@
+"""Usage: what the keys of a tenant have taken."""
