@@ -4,7 +4,6 @@
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -13,16 +12,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api.refusals import KeyRequired, RateExceeded, ScopeMissing
 from api.resources import Resources, Shared
 from api.store.audit import Actor
-from api.store.keys import authenticate
+from api.store.keys import Scope, authenticate
 from api.store.models import ApiKey
-
-
-class Scope(StrEnum):
-    """What a key may do: look, act, and manage the keys of its tenant."""
-
-    READ = "read"
-    SUBMIT = "submit"
-    ADMIN = "admin"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +29,7 @@ class Principal(Actor):
             ScopeMissing: It has not.
         """
         if needed not in self.scopes:
-            raise ScopeMissing(f"The key has no {needed!r} scope.")
+            raise ScopeMissing(f"The key has no scope {needed.value!r}.")
 
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})

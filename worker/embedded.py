@@ -22,7 +22,8 @@ from typing import Self
 import httpx
 
 from api.settings import Settings
-from api.store import keys
+from api.store import audit, keys
+from api.store.audit import Actor
 from api.store.database import create_database, upgrade
 from sentinel.utils import logs
 from worker.processes import Process, ServiceStopped, end, start, wait_until
@@ -31,7 +32,6 @@ from worker.redis_server import private_redis
 logger = logging.getLogger(__name__)
 
 TENANT = "local"
-SCOPES = ["read", "submit", "admin"]
 RESTART_PAUSE_S = 1.0
 API_FACTORY = "api.main:app"
 
@@ -143,9 +143,10 @@ def ensure_key(database_url: str, path: Path) -> str:
             kept = path.read_text(encoding="utf-8").strip() if path.exists() else ""
             known = keys.authenticate(session, kept)
             if known:
-                known.scopes = SCOPES  # an earlier version's had fewer
+                known.scopes = list(keys.Scope)  # an earlier version's had fewer
                 return kept
-            _, plaintext = keys.create_key(session, TENANT, "embedded", SCOPES)
+            key, plaintext = keys.create_key(session, TENANT, "embedded", list(keys.Scope))
+            audit.record(session, Actor(tenant=TENANT), "key.make", key.id, {"name": key.name, "scopes": key.scopes})
             path.unlink(missing_ok=True)
             with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
                 file.write(plaintext + "\n")

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Query
 
 from api.audit import service
 from api.audit.schemas import AuditPage
-from api.auth import Caller, Scope, needs
+from api.auth import Caller, needs
 from api.errors import responses
 from api.parameters import Cursor, Limit, OfKey
 from api.resources import ReadSession
+from api.store.keys import Scope
 
 router = APIRouter(prefix="/audit", tags=["audit"], dependencies=[needs(Scope.ADMIN)])
 

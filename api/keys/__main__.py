@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 from sqlalchemy.orm import Session
 
-from api.auth import Scope
 from api.settings import RATE, Settings
-from api.store import audit
-from api.store import keys as store
+from api.store import audit, keys
 from api.store.audit import Actor
 from api.store.database import create_database, schema_is_current
+from api.store.keys import Scope
 
 cli = typer.Typer(help="Manage API keys.", no_args_is_help=True)
 
@@ -38,7 +37,7 @@ def create(
         raise typer.BadParameter(f"{rate_limit!r} is no rate like 600/minute.", param_hint="--rate-limit")
     scopes = scope or [Scope.READ, Scope.SUBMIT]
     with _writing() as session:
-        key, plaintext = store.create_key(
+        key, plaintext = keys.create_key(
             session,
             tenant,
             name,
@@ -59,7 +58,7 @@ def create(
 def list_keys() -> None:
     """Print id, tenant, name, scopes and state of every key. The id is the middle part of `sntl_<id>_<secret>`."""
     with _writing() as session:
-        for key in store.list_keys(session):
+        for key in keys.list_keys(session):
             ends = f"expires {key.expires_at:%Y-%m-%d}" if key.expires_at else "valid"
             state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else ends
             typer.echo("\t".join((key.id, key.tenant, key.name, ",".join(key.scopes), state)))
@@ -69,7 +68,7 @@ def list_keys() -> None:
 def revoke(key_id: Annotated[str, typer.Argument(help="As `list` prints it.")]) -> None:
     """Let a key prove nothing from now on."""
     with _writing() as session:
-        tenant = store.revoke_key(session, key_id)
+        tenant = keys.revoke_key(session, key_id)
         if tenant is not None:
             audit.record(session, Actor(tenant=tenant), "key.revoke", key_id)
     if tenant is None:
@@ -89,4 +88,5 @@ def _writing() -> Iterator[Session]:
     database.close()
 
 
-cli()
+if __name__ == "__main__":
+    cli()

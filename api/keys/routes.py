@@ -4,12 +4,13 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Response
 
-from api.auth import Caller, Scope, needs
+from api.auth import Caller, needs
 from api.errors import responses
 from api.keys import service
 from api.keys.schemas import KeyChange, KeyMade, KeyOrder, KeyPage, KeyView
 from api.parameters import Cursor, KeyId, Limit
 from api.resources import ReadSession, WriteSession
+from api.store.keys import Scope
 
 router = APIRouter(prefix="/keys", tags=["keys"], dependencies=[needs(Scope.ADMIN)])
 

@@ -5,8 +5,8 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from api.auth import Scope
 from api.settings import RATE
+from api.store.keys import Scope
 from api.store.models import ApiKey
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]

@@ -5,6 +5,7 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import TypedDict, Unpack
 
 from sqlalchemy import or_, select, tuple_, update
@@ -17,6 +18,14 @@ from api.store.models import ApiKey
 PREFIX = "sntl"
 ID_BYTES = 8
 SECRET_BYTES = 32  # 256 bits: guessing is hopeless, so a fast hash is enough
+
+
+class Scope(StrEnum):
+    """What a key may do: look, act, and manage the keys of its tenant."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    ADMIN = "admin"
 
 
 class Limits(TypedDict, total=False):

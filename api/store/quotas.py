@@ -7,7 +7,7 @@ On SQLite the writing transaction is that lock.
 import math
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from api.store.errors import QuotaExceeded, StoredBytesExceeded
@@ -63,11 +63,11 @@ def _check_files(session: Session, key: ApiKey) -> None:
 
 
 def full() -> ColumnElement[bool]:
-    """Condition of a key of which as many jobs run as may."""
+    """Condition of a key of which as many jobs run as may. Of keys without that quota, no jobs are counted."""
     held = aliased(Job)
     of_it = (held.tenant == ApiKey.tenant, held.key_id == ApiKey.id, held.state.in_(LEASED))
     running = select(func.count()).where(*of_it).correlate(ApiKey).scalar_subquery()
-    return ApiKey.max_running_jobs <= running
+    return and_(ApiKey.max_running_jobs.is_not(None), ApiKey.max_running_jobs <= running)
 
 
 def may_run() -> ColumnElement[bool]:

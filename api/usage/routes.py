@@ -6,10 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
 
-from api.auth import Caller, Scope, needs
+from api.auth import Caller, needs
 from api.errors import responses
 from api.parameters import OfKey
 from api.resources import ReadSession
+from api.store.keys import Scope
 from api.usage import service
 from api.usage.schemas import UsageReport
 

@@ -1,12 +1,10 @@
 """Keys over HTTP: who may make, see, change and revoke them, and what a key is held to."""
 
-import os
-import subprocess
-import sys
-
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from api.keys.__main__ import cli
 from api.store.keys import create_key
 from api.store.models import ApiKey
 
@@ -239,16 +237,14 @@ def test_the_log_is_read_by_page_action_and_key(service, boss):
 
 def test_the_operator_s_command_knows_the_same_limits_and_is_in_the_log(service, settings, boss):
     def run(*arguments):
-        environment = os.environ | {"SENTINEL_DATABASE_URL": settings.database_url}
-        command = [sys.executable, "-m", "api.keys", *arguments]
-        return subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+        return CliRunner().invoke(cli, arguments, env={"SENTINEL_DATABASE_URL": settings.database_url})
 
     limits = ["--max-queued-jobs=1", "--max-running-jobs=2", "--max-gpu-seconds=3", "--max-stored-bytes=4"]
     made = run("create", "--name", "op", "--tenant", "ann", "--scope", "read", *limits, "--rate-limit", "9/second")
     key_id = made.stdout.split("_")[1]
     key = boss.get(f"/v1/keys/{key_id}").json()
     assert (list(key["quotas"].values()), key["rate_limit"]) == ([1, 2, 3, 4], "9/second")
-    assert run("revoke", key_id).returncode == 0
+    assert run("revoke", key_id).exit_code == 0
     assert boss.get(f"/v1/keys/{key_id}").json()["revoked_at"] is not None
     entries = boss.get("/v1/audit").json()["data"]
     assert [(entry["action"], entry["target"], entry["key_id"]) for entry in entries] == [
@@ -256,5 +252,5 @@ def test_the_operator_s_command_knows_the_same_limits_and_is_in_the_log(service,
         ("key.make", key_id, None),
     ]
     wrong = run("create", "--name", "op", "--rate-limit", "fast")
-    assert wrong.returncode == 2
+    assert wrong.exit_code == 2
     assert "600/minute" in wrong.stderr
