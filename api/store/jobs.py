@@ -160,10 +160,10 @@ def accept_jobs(
             raise
         return Accepted(earlier, replayed=True)
     # Only now: a request that is sent again gets its jobs, whatever time and quotas say meanwhile.
-    quotas.check(session, jobs)
     job = jobs[0]
     if job.deadline is not None and job.deadline <= max(job.created_at, job.not_before):
         raise DeadlineInvalid(job.deadline)
+    quotas.check(session, jobs)
     return Accepted(job, replayed=False)
 
 

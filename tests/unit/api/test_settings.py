@@ -63,7 +63,10 @@ def test_allowed_hosts_are_parted_by_commas_and_checked(monkeypatch):
             Settings(outbound_allowed_hosts=wrong)
 
 
-@pytest.mark.parametrize(("name", "value"), [("lease_s", 0), ("max_attempts", 0), ("port", 70000), ("unknown", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lease_s", 0), ("max_attempts", 0), ("port", 70000), ("rate_limit", "0/minute"), ("unknown", 1)],
+)
 def test_a_wrong_setting_is_named(name, value):
     with pytest.raises(ValidationError, match=name):
         Settings(**{name: value})
