@@ -82,6 +82,14 @@ class PathNotAllowed(SentinelError):
     next_step = "Move the files under one of the allowed roots, or ask the operator to add this one."
 
 
+class SourceElsewhere(SentinelError):
+    """The spec names what only a service has: an upload, or another job's checkpoint."""
+
+    code = "source_elsewhere"
+    fault = Fault.USER
+    next_step = "Submit the spec to the service that has it, or name local files with `source: path`."
+
+
 class ModelNotFound(SentinelError):
     """The model's files are not where the spec says."""
 

@@ -15,6 +15,7 @@ from sentinel.events import CheckpointSaved, Finished, Phase, Reporter
 from sentinel.heal_report import HealingObserver
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs, check_inputs, load_inputs
+from sentinel.locating import NOTHING
 from sentinel.manifest import Sources, read_sources
 from sentinel.measuring import continue_prompts, measure, task_results
 from sentinel.memory_budget import MemoryBudget
@@ -67,6 +68,7 @@ def run(
     reporter: Reporter,
     resume: Path | None = None,
     allowed_roots: Sequence[Path] | None = None,
+    fetched: Mapping[str, Path] = NOTHING,
     memory_bytes: int | None = None,
     save_interval_s: float = 60.0,
 ) -> Result:
@@ -81,6 +83,7 @@ def run(
         reporter: Hears every event; the last one is `Finished`.
         resume: A state folder of an earlier run of the same spec.
         allowed_roots: Folders that `source: path` may read from; None allows any.
+        fetched: What the spec names by ids: see `locate`.
         memory_bytes: What there is for the run on its device; None does not ask.
         save_interval_s: Seconds of healing after which its state is saved, at the next of `save_every` steps;
             0 at every one.
@@ -97,14 +100,14 @@ def run(
         with tracker.phase(Phase.LOADING):
             commits = resolve_commits(spec, known=state.commits if state else {})
             pinned = pin(spec, commits)
-            inputs = load_inputs(pinned, allowed_roots=allowed_roots, admit=budget.admit)
+            inputs = load_inputs(pinned, allowed_roots=allowed_roots, fetched=fetched, admit=budget.admit)
             for doubt in inputs.doubts:
                 tracker.message(doubt, level="warning")
             check_inputs(spec, inputs)
         run_ = _Run(
             spec,
             inputs,
-            sources=read_sources(pinned),
+            sources=read_sources(pinned, fetched),
             commits=commits,
             output=output,
             reporter=log,

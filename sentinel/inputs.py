@@ -3,7 +3,7 @@
 Knows what a spec asks of a model and a text together; changes neither.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from sentinel.data.loaders.splits import Packing, Windows, pack_splits, split_tr
 from sentinel.data.loaders.token_cache import TokenCache, cache_folder, cache_key
 from sentinel.data.loaders.windows import start_token
 from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
+from sentinel.locating import NOTHING, locate
 from sentinel.models.document_isolation import isolate_documents
 from sentinel.models.families.base import Family
 from sentinel.models.loaders.load import load_model
@@ -60,23 +61,29 @@ class Inputs:
 
 
 def load_inputs(
-    spec: Spec, *, allowed_roots: Sequence[Path] | None, admit: Callable[[Path], None] = lambda _: None
+    spec: Spec,
+    *,
+    allowed_roots: Sequence[Path] | None,
+    fetched: Mapping[str, Path] = NOTHING,
+    admit: Callable[[Path], None] = lambda _: None,
 ) -> Inputs:
     """Load the tasks, the model, once `admit` has seen its folder, and pack the text.
 
     Raises:
-        SentinelError: As `load_tasks`, `load_model`, `load_documents`, `pack_splits` and `split_training` say; or the
-            windows are too long.
+        SentinelError: As `locate`, `load_tasks`, `load_model`, `load_documents`, `pack_splits` and `split_training` say;
+            or the windows are too long.
     """
+    located = locate(spec, fetched)
+    readable = None if allowed_roots is None else [*allowed_roots, *fetched.values()]
     device = resolve_device(spec.device)
     tasks = load_tasks(spec.evaluate, device=device, allowed_roots=allowed_roots)
     dense, tokenizer, family = load_model(
-        spec.model, device=device, dtype=spec.model.dtype, allowed_roots=allowed_roots, admit=admit
+        located.model, device=device, dtype=located.model.dtype, allowed_roots=readable, admit=admit
     )
     _check_length(spec.data.sequence_length, dense)
     if spec.data.isolate_documents:
         isolate_documents(dense, start_token(tokenizer))
-    documents = load_documents(spec.data, allowed_roots=allowed_roots)
+    documents = load_documents(located.data, allowed_roots=readable)
     windows = _windows(documents, tokenizer, _packing(spec))
     calibration, held_out, training = split_training(
         windows.training,

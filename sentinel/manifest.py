@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from sentinel.locating import NOTHING, locate
 from sentinel.paths import BUILTIN_MODELS
 from sentinel.result import Result
 from sentinel.spec import BuiltinModel, HubData, HubModel, ModelSource, PathData, PathModel, Spec
@@ -109,9 +110,14 @@ class Manifest(_Value):
     files: dict[str, str]
 
 
-def read_sources(spec: Spec) -> Sources:
-    """Digest what a run reads, as soon as it is there; a dataset of the hub is named by commit in the spec."""
-    model, data = spec.model, spec.data
+def read_sources(spec: Spec, fetched: Mapping[str, Path] = NOTHING) -> Sources:
+    """Digest what a run reads, as soon as it is there.
+
+    Args:
+        spec: Names a dataset of the hub by its commit.
+        fetched: As of `locate`.
+    """
+    model, data = locate(spec, fetched)
     texts = {"train": data.train, "evaluation": data.evaluation} if isinstance(data, PathData) else {}
     folder = _model_folder(model)
     files = (file for file in folder.iterdir() if file.suffix in _MODEL_SUFFIXES)

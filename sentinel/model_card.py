@@ -14,7 +14,7 @@ from sentinel.heal_spec import Heal
 from sentinel.manifest import MANIFEST_FILE, Run, Unit, ranges
 from sentinel.prune_spec import Prune
 from sentinel.result import CycleRecord, LayerCompensation, Measurement, Result
-from sentinel.spec import HubData, HubModel, PathModel, Spec
+from sentinel.spec import BuiltinModel, HubData, HubModel, PathModel, Spec
 
 CARD_FILE = "README.md"
 PLOTS_FOLDER = "plots"
@@ -86,7 +86,7 @@ def _front_matter(spec: Spec) -> str:
 def _model_name(spec: Spec) -> str:
     if isinstance(spec.model, PathModel):
         return Path(spec.model.path).name
-    return spec.model.id if isinstance(spec.model, HubModel) else f"builtin/{spec.model.id}"
+    return f"builtin/{spec.model.id}" if isinstance(spec.model, BuiltinModel) else spec.model.id
 
 
 def _title(spec: Spec) -> str:

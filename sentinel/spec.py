@@ -42,6 +42,25 @@ class BuiltinModel(Section):
     dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
 
 
+UploadId = Annotated[str, Field(pattern=r"^upl_[0-9a-f]{32}$")]
+
+
+class UploadModel(Section):
+    """A model that was uploaded to the service that runs the job."""
+
+    source: Literal["upload"] = Field("upload", description="Where from.")
+    id: UploadId = Field(description="The upload, `upl_…`; one of kind `model`.")
+    dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
+
+
+class JobModel(Section):
+    """The checkpoint of a job of the same service that has ended, to go on with."""
+
+    source: Literal["job"] = Field("job", description="Where from.")
+    id: str = Field(description="The job, `job_…`.", pattern=r"^job_[0-9a-f]{32}$")
+    dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
+
+
 class Splits(Section):
     """Names of the hub dataset's splits."""
 
@@ -102,6 +121,35 @@ class PathData(Section):
     )
 
 
+class UploadData(Section):
+    """Text that was uploaded to the service that runs the job; read like local files."""
+
+    source: Literal["upload"] = Field("upload", description="Where from.")
+    train: UploadId = Field(description="Upload for calibration and healing, `upl_…`; one of kind `text`.")
+    evaluation: UploadId | None = Field(
+        None, description="Upload that only evaluation sees; null holds out `held_out`."
+    )
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="Share of `train`, from its end, kept for evaluation when `evaluation` is null."
+    )
+    column: str = Field("text", description="Column that holds the text; txt files have only `text`.")
+    chat: bool = Field(
+        default=False,
+        description="The column holds conversations, lists of messages with `role` and `content`, which the "
+        "tokenizer's chat template writes out.",
+    )
+    sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
+    isolate_documents: bool = Field(
+        default=False, description="Let no token attend to another document in its window than its own."
+    )
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if self.train == self.evaluation:
+            raise ValueError("`train` and `evaluation` must be different uploads.")
+        return self
+
+
 class BuiltinData(Section):
     """Small English stories from Sentinel's own generator; train and evaluation never overlap."""
 
@@ -146,6 +194,7 @@ class Limits(Section):
     max_runtime_s: int = Field(24 * 3600, ge=1, description="Seconds one attempt may take.")
 
 
+# What can be read from anywhere; `sentinel.locating` makes these of what only a service has.
 ModelSource = Annotated[HubModel | PathModel | BuiltinModel, Field(discriminator="source")]
 DataSource = Annotated[HubData | PathData | BuiltinData, Field(discriminator="source")]
 
@@ -156,8 +205,12 @@ class Spec(Section):
     name: str | None = Field(
         None, max_length=200, pattern=r"^[^\x00-\x1f]*$", description="For people; need not be unique; one line."
     )
-    model: ModelSource = Field(description="The dense model; `builtin/gpt2`, a path or a hub id also say it.")
-    data: DataSource = Field(default_factory=BuiltinData, description="Text to calibrate, heal and evaluate on.")
+    model: Annotated[ModelSource | UploadModel | JobModel, Field(discriminator="source")] = Field(
+        description="The dense model; `builtin/gpt2`, a path or a hub id also say it."
+    )
+    data: Annotated[DataSource | UploadData, Field(discriminator="source")] = Field(
+        default_factory=BuiltinData, description="Text to calibrate, heal and evaluate on."
+    )
     prune: Prune = Field(description="What to remove.")
     heal: Heal | None = Field(default_factory=Heal, description="Fine-tuning after each cut; null for none.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="How to measure.")

@@ -50,6 +50,21 @@ class ArtifactKind(StrEnum):
     LOG = "log"
 
 
+class UploadKind(StrEnum):
+    """What an upload is to a spec."""
+
+    MODEL = "model"
+    TEXT = "text"
+
+
+class UploadState(StrEnum):
+    """Whether an upload can be used: not yet, from now on, or never."""
+
+    OPEN = "open"
+    READY = "ready"
+    REFUSED = "refused"
+
+
 class Outcome(StrEnum):
     """How an attempt ended."""
 
@@ -112,6 +127,8 @@ class Base(DeclarativeBase):
         ArtifactKind: _name_of(ArtifactKind),
         Outcome: _name_of(Outcome),
         DeliveryState: _name_of(DeliveryState),
+        UploadKind: _name_of(UploadKind),
+        UploadState: _name_of(UploadState),
         Json: JSON(none_as_null=True),
         list[str]: JSON,
         list[ManifestFile]: JSON,
@@ -398,3 +415,46 @@ class Delivery(Base):
         Index(None, "webhook_id", "id"),
         Index(None, "webhook_id", "lease_expires_at"),
     )
+
+
+class Upload(Base):
+    """A model or a text that a tenant brings.
+
+    `bytes` is what its files take, or will once they are here; `error` says why it was refused; `idempotency_key` and
+    `request_hash` are of the request that made it.
+    """
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    kind: Mapped[UploadKind]
+    name: Mapped[str | None]
+    state: Mapped[UploadState]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    error: Mapped[Json | None]
+    idempotency_key: Mapped[str | None]
+    request_hash: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    updated_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    __table_args__ = (
+        Index(None, "tenant", "id"),
+        Index(None, "tenant", "idempotency_key", unique=True),
+        Index(None, "state", "updated_at"),
+    )
+
+
+class UploadFile(Base):
+    """One file of an upload: declared first, here once it has a `storage_key`. An archive gives way to its members."""
+
+    __tablename__ = "upload_files"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    path: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    storage_key: Mapped[str | None]
+
+    __table_args__ = (Index(None, "storage_key"),)
