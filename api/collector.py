@@ -1,13 +1,18 @@
-"""Deletes what nobody can ask for any more: superseded states, expired artifacts, what crashes left, old deliveries.
+"""Deletes what nobody can ask for any more: files of old states, expired artifacts, abandoned uploads, old deliveries.
 
 Every API process may do it; rounds are idempotent. What counts as garbage is decided in `store.garbage`.
 """
 
 import logging
+from collections.abc import Callable, Collection
+
+from sqlalchemy.orm import Session
 
 from api.resources import Resources
 from api.store import outbox
 from api.store.garbage import adopted_keys, drop_superseded_states, expire_files, referenced_keys
+from api.store.uploads import drop_abandoned, uploaded_keys
+from api.uploads.spool import spool_of
 
 DAY_S = 86_400.0
 logger = logging.getLogger(__name__)
@@ -21,15 +26,24 @@ def run_round(resources: Resources) -> None:
     settings = resources.settings
     with resources.database.transaction() as session:
         drop_superseded_states(session)
+        drop_abandoned(session, idle_s=settings.uploads_abandoned_s)
         if settings.retention_days is not None:
             expire_files(session, retention_s=settings.retention_days * DAY_S)
         adopted = adopted_keys(session)
         outbox.forget_old(session)
-    deleted = 0
-    for keys in resources.storage.older_than(settings.orphans_after_s, prefix="jobs"):
-        with resources.database.reading() as session:
-            garbage = set(keys) - adopted - referenced_keys(session, keys)
-        resources.storage.delete(garbage)
-        deleted += len(garbage)
+    spool_of(settings).sweep(idle_s=settings.orphans_after_s)
+    deleted = _sweep(resources, "jobs", lambda session, keys: adopted | referenced_keys(session, keys))
+    deleted += _sweep(resources, "uploads", uploaded_keys)
     if deleted:
         logger.info("Deleted %d stored file(s) that nobody can ask for any more.", deleted)
+
+
+def _sweep(resources: Resources, prefix: str, named: Callable[[Session, Collection[str]], set[str]]) -> int:
+    """Delete the old files under a prefix that are not `named`; returns how many."""
+    deleted = 0
+    for keys in resources.storage.older_than(resources.settings.orphans_after_s, prefix=prefix):
+        with resources.database.reading() as session:
+            garbage = set(keys) - named(session, keys)
+        resources.storage.delete(garbage)
+        deleted += len(garbage)
+    return deleted

@@ -20,7 +20,7 @@ from api import refusals
 from api.hub import refusals as hub
 from api.outbound import TargetRefused
 from api.store import errors as store
-from sentinel.errors import FieldError, SentinelError, SpecInvalid
+from sentinel.errors import FieldError, ModelInvalid, ModelNotFound, SentinelError, SpecInvalid
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -32,6 +32,11 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     store.SweepNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactExpired: HTTPStatus.GONE,
+    store.UploadNotFound: HTTPStatus.NOT_FOUND,
+    store.UploadFileNotFound: HTTPStatus.NOT_FOUND,
+    store.UploadNotReady: HTTPStatus.CONFLICT,
+    store.UploadInUse: HTTPStatus.CONFLICT,
+    store.UploadsFull: HTTPStatus.INSUFFICIENT_STORAGE,
     store.InvalidTransition: HTTPStatus.CONFLICT,
     store.JobNotEnded: HTTPStatus.CONFLICT,
     store.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -56,6 +61,12 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     refusals.NothingMeasured: HTTPStatus.CONFLICT,
     refusals.NothingFits: HTTPStatus.CONFLICT,
     refusals.Unready: HTTPStatus.SERVICE_UNAVAILABLE,
+    refusals.UploadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    refusals.FileMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
+    refusals.ArchiveRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    refusals.SpaceExhausted: HTTPStatus.INSUFFICIENT_STORAGE,
+    ModelInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ModelNotFound: HTTPStatus.UNPROCESSABLE_ENTITY,
     hub.RepositoryNotFound: HTTPStatus.NOT_FOUND,
     hub.RevisionNotFound: HTTPStatus.NOT_FOUND,
     hub.EntryNotFound: HTTPStatus.NOT_FOUND,

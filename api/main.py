@@ -27,6 +27,8 @@ from api.settings import Settings
 from api.stopping import noticing_stop
 from api.strategies.routes import router as strategies
 from api.sweeps.routes import router as sweeps
+from api.uploads.routes import FILE_BODIES
+from api.uploads.routes import router as uploads
 from api.usage.routes import router as usage
 from api.webhooks.routes import messages
 from api.webhooks.routes import router as webhooks
@@ -55,7 +57,12 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.resources = open_resources(settings)
     errors.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        files=FILE_BODIES,
+        max_file_bytes=settings.max_upload_file_bytes,
+    )
     app.add_middleware(RequestContext)
     app.include_router(health.router)
     app.include_router(_v1())
@@ -68,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _v1() -> APIRouter:
     """Everything that needs a key."""
     router = APIRouter(prefix="/v1", dependencies=[authorised], responses=EVERYWHERE)
-    for part in (jobs, sweeps, artifacts, strategies, workers, webhooks, keys, usage, audit):
+    for part in (jobs, sweeps, artifacts, uploads, strategies, workers, webhooks, keys, usage, audit):
         router.include_router(part)
     return router
 

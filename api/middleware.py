@@ -70,34 +70,45 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
 
 
 class BodyLimit:
-    """Refuses bodies longer than `max_bytes`: by their declared length at once, else when they grow too long."""
+    """Refuses bodies longer than allowed: by their declared length at once, else when they grow too long.
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    Args:
+        max_bytes: For documents, which are held in memory.
+        files: Paths under which bodies are files.
+        max_file_bytes: For those.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, files: re.Pattern[str], max_file_bytes: int) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.files = files
+        self.max_file_bytes = max_file_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        limit = self.max_file_bytes if self.files.fullmatch(scope["path"]) else self.max_bytes
         declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > self.max_bytes:
-            refusal = of_sentinel_error(Request(scope), self._refusal())
+        if not declared.isdecimal() or int(declared) > limit:
+            refusal = of_sentinel_error(Request(scope), _too_large(limit))
             return await refusal(scope, receive, send)
-        return await self.app(scope, self._counted(receive), send)
+        return await self.app(scope, _counted(receive, limit), send)
 
-    def _counted(self, receive: Receive) -> Receive:
-        size = 0
 
-        async def receive_counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self.max_bytes:
-                raise self._refusal()
-            return message
+def _counted(receive: Receive, limit: int) -> Receive:
+    size = 0
 
-        return receive_counted
+    async def receive_counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise _too_large(limit)
+        return message
 
-    def _refusal(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The request body is longer than {self.max_bytes} bytes.")
+    return receive_counted
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is longer than {limit} bytes.")

@@ -15,6 +15,7 @@ WebhookId = Annotated[str, Path(description="`whk_…`", pattern=ID)]
 DeliveryId = Annotated[str, Path(description="`dlv_…`", pattern=ID)]
 SweepId = Annotated[str, Path(description="`swp_…`", pattern=ID)]
 ArtifactId = Annotated[str, Path(description="`art_…`", pattern=ID)]
+UploadId = Annotated[str, Path(description="`upl_…`", pattern=ID)]
 KeyId = Annotated[str, Path(description="The middle part of `sntl_<id>_<secret>`.", pattern=ID)]
 OfKey = Annotated[str | None, Query(description="Of this key only.", pattern=ID)]
 

@@ -112,3 +112,80 @@ class Unready(SentinelError):
     code = "unready"
     fault = Fault.SERVICE
     next_step = "Try again shortly; the operator finds the cause in the log."
+
+
+class UploadTooLarge(SentinelError):
+    """The upload has more or larger files than the service takes."""
+
+    code = "upload_too_large"
+    fault = Fault.USER
+    next_step = "Send less, or ask the operator to raise SENTINEL_MAX_UPLOAD_BYTES, …_FILE_BYTES or …_FILES."
+
+
+class FileMismatch(SentinelError):
+    """The bytes are not those that were declared; nothing of them is kept."""
+
+    code = "file_mismatch"
+    fault = Fault.USER
+    next_step = "Send the file again, all of it; if it has changed, delete the upload and declare a new one."
+
+
+class SpaceExhausted(SentinelError):
+    """The service's disk or its storage is full; nothing half written is left."""
+
+    code = "space_exhausted"
+    fault = Fault.RESOURCE
+    next_step = "Send the file again once the operator has made room."
+
+    def __init__(self) -> None:
+        super().__init__("There is no room for the file.")
+
+
+class ArchiveRefused(SentinelError):
+    """Base of what can be wrong with an archive."""
+
+    fault = Fault.USER
+    next_step = "Pack the model's folder again: plain files only, as .tar, or as .zip stored or deflated."
+
+
+class ArchiveInvalid(ArchiveRefused):
+    """It is not what its name says, or is damaged."""
+
+    code = "archive_invalid"
+
+
+class ArchiveTooLarge(ArchiveRefused):
+    """It holds more files or bytes than the service takes."""
+
+    code = "archive_too_large"
+    next_step = UploadTooLarge.next_step
+
+
+class ArchiveBomb(ArchiveRefused):
+    """It is made to become much more than it is."""
+
+    code = "archive_bomb"
+
+
+class MemberOutside(ArchiveRefused):
+    """A member's name leads out of the archive, or is no name of a file."""
+
+    code = "archive_member_outside"
+
+
+class MemberNoFile(ArchiveRefused):
+    """A member is a link, a device or anything else that is neither a file nor a folder."""
+
+    code = "archive_member_no_file"
+
+
+class MemberRepeated(ArchiveRefused):
+    """Two members have the same name, so that two readers might see different files."""
+
+    code = "archive_member_repeated"
+
+
+class MemberUnreadable(ArchiveRefused):
+    """A member is encrypted, or compressed in another way than deflate."""
+
+    code = "archive_member_unreadable"

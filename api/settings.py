@@ -105,6 +105,13 @@ class Settings(BaseSettings):
     wrong_key_limit: str = Field(
         "600/minute", pattern=RATE, description="Wrong keys after which what else an address sends is not looked at."
     )
+    max_upload_file_bytes: int = Field(20 * 1024**3, gt=0, le=78 * 1024**3, description="Largest file of an upload.")
+    max_upload_files: int = Field(200, ge=1, description="Most files of an upload.")
+    max_upload_bytes: int = Field(50 * 1024**3, gt=0, description="Most bytes of an upload, unpacked.")
+    max_tenant_upload_bytes: int = Field(200 * 1024**3, gt=0, description="Most bytes of all uploads of a tenant.")
+    uploads_abandoned_s: float = Field(
+        86_400.0, gt=0, description="Seconds without a new file after which an unfinished upload is deleted."
+    )
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
 

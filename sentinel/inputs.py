@@ -70,8 +70,8 @@ def load_inputs(
     """Load the tasks, the model, once `admit` has seen its folder, and pack the text.
 
     Raises:
-        SentinelError: As `locate`, `load_tasks`, `load_model`, `load_documents`, `pack_splits` and `split_training` say;
-            or the windows are too long.
+        SentinelError: As `locate`, `load_tasks`, `load_model`, `load_documents`, `pack_splits` and `split_training`
+            say; or the windows are too long.
     """
     located = locate(spec, fetched)
     readable = None if allowed_roots is None else [*allowed_roots, *fetched.values()]

@@ -20,12 +20,21 @@ from sqlalchemy.orm import Session
 from api.settings import Settings
 from api.store import leases
 from api.store.database import Database
-from api.store.errors import DeadlineExceeded, LeaseLost, ObjectDamaged, ObjectMissing, StorageUnavailable
+from api.store.errors import (
+    DeadlineExceeded,
+    LeaseLost,
+    ObjectDamaged,
+    ObjectMissing,
+    StorageUnavailable,
+    StoreError,
+)
 from api.store.files import NewArtifact
 from api.store.leases import Claim, Command, Recordable
-from api.store.models import Outcome
+from api.store.models import ManifestFile, Outcome
+from api.store.sources import inputs_of, named_in
 from api.store.storage import Storage
 from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
+from sentinel.locating import MODEL
 from sentinel.needs import DoesNotFit
 from sentinel.utils import logs
 from worker.child import Runner
@@ -47,6 +56,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.2  # longest delay until a cancel, a drain or the time limit is noticed
 BATCH = 200  # events per transaction
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Ending(NamedTuple):
@@ -162,6 +172,7 @@ class Attempt:
         return Assignment(
             spec=self._claim.spec,
             resume=self._resume(),
+            fetched=self._fetch_sources(),
             allowed_roots=self._settings.model_roots,
             memory_bytes=self._memory_bytes,
             log_fields=logs.bound(),
@@ -171,13 +182,34 @@ class Attempt:
         if self._claim.resume is None:
             return None
         try:
-            return self._shelf.fetch_state(self._claim.resume, self._runner.folder / "resume")
+            return self._shelf.fetch(self._claim.resume, self._runner.folder / "resume")
         except (ObjectMissing, ObjectDamaged) as lost:
             text = f"The saved state cannot be used, so the run starts from the beginning: {lost.message}"
             self._record([MessageLogged(level="warning", text=text)])
             return None
         except StorageUnavailable as away:
             raise AttemptFailed(away.as_dict()) from away
+
+    def _fetch_sources(self) -> dict[str, Path]:
+        """Bring what the spec names by ids; the child finds plain files."""
+        if not any(named_in(self._claim.spec)):
+            return {}
+        try:
+            wanted = self._keeper.write(partial(inputs_of, job_id=self._claim.job_id))
+            return {use: self._fetch_source(use, files) for use, files in wanted.items()}
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise AttemptFailed(DiskFull(error).as_dict()) from error
+        except LeaseLost:
+            raise
+        except StoreError as error:
+            raise AttemptFailed(error.as_dict()) from error
+
+    def _fetch_source(self, use: str, files: Sequence[ManifestFile]) -> Path:
+        """A model's folder, or the one file of a text."""
+        folder = self._shelf.fetch(files, self._runner.folder / "sources" / use)
+        return folder if use == MODEL else folder / files[0]["path"]
 
     def _relay(self, events: Sequence[Event]) -> None:
         """Record events in their order; a checkpoint is stored where it stands among them."""
@@ -259,7 +291,7 @@ def _storing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cause = DiskFull(error) if error.errno in (errno.ENOSPC, errno.EDQUOT) else PublishingFailed(error)
+        cause = DiskFull(error) if error.errno in FULL else PublishingFailed(error)
         raise AttemptFailed(cause.as_dict()) from error
     except (ObjectMissing, ObjectDamaged, StorageUnavailable) as error:
         raise AttemptFailed(PublishingFailed(error).as_dict()) from error

@@ -33,6 +33,7 @@ class Assignment(BaseModel):
     Attributes:
         spec: The job's spec as it was accepted.
         resume: Cycle folder of an earlier attempt, if any.
+        fetched: Where that lies which the spec names by ids.
         allowed_roots: Folders under which the spec may name files.
         memory_bytes: What the device has for this attempt.
         log_fields: What the log lines of the attempt carry.
@@ -42,6 +43,7 @@ class Assignment(BaseModel):
 
     spec: dict[str, Any]
     resume: Path | None
+    fetched: dict[str, Path]
     allowed_roots: list[Path]
     memory_bytes: int
     log_fields: dict[str, str | int | float]
@@ -94,6 +96,7 @@ def _run(assignment: Assignment, reporter: LineReporter) -> None:
             reporter=reporter,
             resume=assignment.resume,
             allowed_roots=assignment.allowed_roots,
+            fetched=assignment.fetched,
             memory_bytes=assignment.memory_bytes,
         )
         logger.info("the experiment has ended")

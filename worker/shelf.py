@@ -31,8 +31,8 @@ class Shelf:
         self._state_keys = frozenset(file["storage_key"] for file in manifest)
         return manifest
 
-    def fetch_state(self, manifest: Sequence[ManifestFile], directory: Path) -> Path:
-        """Bring a resume state back into `directory`, every file verified.
+    def fetch(self, manifest: Sequence[ManifestFile], directory: Path) -> Path:
+        """Bring stored files into `directory`, every one verified.
 
         Raises:
             ObjectMissing, ObjectDamaged: The storage lost or changed a file.

@@ -1,7 +1,7 @@
 """Request body → checked spec: parse JSON or YAML, then gather every mistake at once.
 
-Knows which folders a spec may name; loads no model. Of the files that a spec names it opens only the weights of a
-checked one, to read their headers.
+Knows which folders a spec may name; loads no model. Of what a spec names only the headers of
+the weights are read, once it is checked.
 """
 
 import hashlib
@@ -16,12 +16,23 @@ import yaml
 from anyio import to_thread
 from fastapi import Depends, Request
 
+from api.jobs.sources import Sources
 from api.refusals import MediaTypeUnsupported, SpecPathsNotAllowed
 from sentinel.errors import FieldError, PathNotAllowed, SentinelError, SpecInvalid
 from sentinel.model_shape import ModelShape, read_shape
 from sentinel.needs import Needs, estimate
 from sentinel.paths import BUILTIN_MODELS, check_folder_roots, check_roots, check_task_files
-from sentinel.spec import BuiltinModel, HubModel, ModelSource, PathModel, Spec, model_section, parse_spec
+from sentinel.spec import (
+    BuiltinModel,
+    HubModel,
+    JobModel,
+    ModelSource,
+    PathModel,
+    Spec,
+    UploadModel,
+    model_section,
+    parse_spec,
+)
 
 PARSERS: Mapping[str, Callable[[bytes], Any]] = MappingProxyType(
     {"application/json": json.loads, "application/yaml": yaml.safe_load}
@@ -121,20 +132,24 @@ def _refused(pointer: str, check_with: _Check, roots: Sequence[Path]) -> Iterato
         yield FieldError(pointer=pointer, code=error.code, message=error.message)
 
 
-def needs_of(spec: Spec, *, roots: Sequence[Path]) -> Needs | None:
-    """What an experiment will take, if its model lies on this host; a worker finds out about any other."""
-    shape = shape_of(spec.model, roots=roots)
+def needs_of(spec: Spec, *, roots: Sequence[Path], sources: Sources) -> Needs | None:
+    """What an experiment will take, if its model lies here or in the storage; a worker finds out about any other."""
+    shape = shape_of(spec.model, roots=roots, sources=sources)
     return None if shape is None else estimate(spec, shape)
 
 
-def shape_of(model: ModelSource, *, roots: Sequence[Path]) -> ModelShape | None:
-    """What the headers of a model's weights say, if it lies on this host and they can be read."""
+def shape_of(
+    model: ModelSource | UploadModel | JobModel, *, roots: Sequence[Path], sources: Sources
+) -> ModelShape | None:
+    """What the headers of a model's weights say, if they lie here or in the storage and can be read."""
     try:
         match model:
             case BuiltinModel(id=name):
                 return read_shape(BUILTIN_MODELS / name)
             case PathModel(path=path):
                 return read_shape(check_folder_roots(path, roots))
+            case UploadModel() | JobModel():
+                return sources.shape(model)
             case HubModel():
                 return None
     except (SentinelError, OSError):

@@ -16,6 +16,7 @@ from api.errors import responses
 from api.jobs import service, watching
 from api.jobs.documents import Document, request_body
 from api.jobs.schemas import AttemptList, EventPage, JobPage, JobView, MetricSeries, Verdict
+from api.jobs.sources import CallersSources
 from api.parameters import ID, AskedTerms, Cursor, Grace, IdempotencyKey, JobId, Limit
 from api.resources import ReadSession, Shared, WriteSession
 from api.store.jobs import JobFilter
@@ -46,6 +47,7 @@ def submit(
     *,
     document: Document,
     caller: Caller,
+    sources: CallersSources,
     session: WriteSession,
     resources: Shared,
     request: Request,
@@ -63,6 +65,7 @@ def submit(
         caller,
         document,
         settings=resources.settings,
+        sources=sources,
         terms=terms,
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
@@ -86,9 +89,9 @@ def _promise(response: Response, submitted: service.Written) -> JobView:
     responses=BODY_PROBLEMS,
     openapi_extra=request_body("Spec"),
 )
-def validate(document: Document, session: ReadSession, resources: Shared) -> Verdict:
+def validate(document: Document, sources: CallersSources, session: ReadSession, resources: Shared) -> Verdict:
     """All mistakes at once; or the spec with every default filled in, what it will take, and where it fits."""
-    return service.validate(session, document, settings=resources.settings)
+    return service.validate(session, document, settings=resources.settings, sources=sources)
 
 
 @router.get("", summary="List jobs, newest first", responses=responses(HTTPStatus.BAD_REQUEST))
@@ -196,6 +199,7 @@ def retry(
     *,
     job_id: JobId,
     caller: Caller,
+    sources: CallersSources,
     session: WriteSession,
     resources: Shared,
     request: Request,
@@ -213,6 +217,7 @@ def retry(
         caller,
         job_id,
         settings=resources.settings,
+        sources=sources,
         from_start=start == "start",
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,

@@ -25,6 +25,7 @@ from api.jobs.schemas import (
     MetricSeries,
     Verdict,
 )
+from api.jobs.sources import Sources
 from api.paging import cut, position
 from api.settings import Settings
 from api.store import audit
@@ -66,6 +67,7 @@ def submit(
     document: Any,  # noqa: ANN401 - whatever was parsed
     *,
     settings: Settings,
+    sources: Sources,
     terms: Terms,
     idempotency_key: str | None,
     request_id: str,
@@ -81,7 +83,7 @@ def submit(
     """
     spec = documents.check(document, roots=settings.model_roots)
     # Before the first statement: no lock of the database is held while files are read.
-    demand = demand_of(spec, documents.needs_of(spec, roots=settings.model_roots))
+    demand = demand_of(spec, documents.needs_of(spec, roots=settings.model_roots, sources=sources))
     accepted = store.accept_job(
         session,
         tenant=caller.tenant,
@@ -95,7 +97,7 @@ def submit(
         request_id=request_id,
         trace_id=trace_id,
     )
-    return _accepted(session, caller, "job.submit", accepted, settings)
+    return _accepted(session, caller, "job.submit", accepted, settings=settings, sources=sources)
 
 
 def retry(
@@ -104,6 +106,7 @@ def retry(
     job_id: str,
     *,
     settings: Settings,
+    sources: Sources,
     from_start: bool,
     idempotency_key: str | None,
     request_id: str,
@@ -115,6 +118,7 @@ def retry(
         JobNotEnded: It may still come to an end of its own.
         IdempotencyMismatch: The key stands for another request.
         QuotaExceeded: The caller's key has all that it may have.
+        SpecInvalid: The spec names an upload or a job that cannot be used any more.
     """
     request = documents.fingerprint(["retry", job_id, from_start])
     accepted = store.retry_job(
@@ -128,13 +132,20 @@ def retry(
         request_id=request_id,
         trace_id=trace_id,
     )
-    return _accepted(session, caller, "job.retry", accepted, settings)
+    return _accepted(session, caller, "job.retry", accepted, settings=settings, sources=sources)
 
 
 def _accepted(
-    session: Session, caller: Principal, action: str, accepted: store.Accepted, settings: Settings
+    session: Session,
+    caller: Principal,
+    action: str,
+    accepted: store.Accepted,
+    *,
+    settings: Settings,
+    sources: Sources,
 ) -> Written:
     if not accepted.replayed:
+        sources.check(session, accepted.job.spec)
         audit.record(session, caller, action, accepted.job.id)
     return Written(_show(session, accepted.job, settings), already=accepted.replayed)
 
@@ -145,14 +156,21 @@ def fingerprint(document: object, terms: Terms) -> str:
     return documents.fingerprint([document, said] if any(said) else document)
 
 
-def validate(session: Session, document: Any, *, settings: Settings) -> Verdict:  # noqa: ANN401 - whatever was parsed
+def validate(
+    session: Session,
+    document: Any,  # noqa: ANN401 - whatever was parsed
+    *,
+    settings: Settings,
+    sources: Sources,
+) -> Verdict:
     """Check a document without any effect."""
     try:
         spec = documents.check(document, roots=settings.model_roots)
+        sources.check(session, spec.model_dump(mode="json"))
     except SpecInvalid as invalid:
         errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]
         return Verdict(valid=False, errors=errors, resolved_spec=None, estimate=None, queue_reason=None)
-    needs = documents.needs_of(spec, roots=settings.model_roots)
+    needs = documents.needs_of(spec, roots=settings.model_roots, sources=sources)
     obstacle = _placement(session, settings).obstacle(demand_of(spec, needs))
     return Verdict(valid=True, errors=[], resolved_spec=spec, estimate=needs, queue_reason=obstacle)
 

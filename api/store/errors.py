@@ -1,5 +1,6 @@
 """What can go wrong between a caller and the store, in words a user can act on."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sentinel.errors import Fault, SentinelError
@@ -62,6 +63,83 @@ class ArtifactExpired(StoreError):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"{path} is not kept any more.")
+
+
+class UploadNotFound(StoreError):
+    """No upload of this tenant has the id."""
+
+    code = "upload_not_found"
+    fault = Fault.USER
+    next_step = "Check the id; `GET /v1/uploads` lists the uploads that this key can see."
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"There is no upload {upload_id!r}.")
+
+
+class UploadFileNotFound(StoreError):
+    """The upload has no file of this number."""
+
+    code = "upload_file_not_found"
+    fault = Fault.USER
+    next_step = "`GET /v1/uploads/{id}` lists the files that were declared, with their numbers."
+
+    def __init__(self, upload_id: str, number: int) -> None:
+        super().__init__(f"The upload {upload_id!r} has no file {number}.")
+
+
+class UploadNotReady(StoreError):
+    """Files of the upload are missing, or it was refused."""
+
+    code = "upload_not_ready"
+    fault = Fault.USER
+    next_step = "`GET /v1/uploads/{id}` says which files are missing, or why it was refused."
+
+    def __init__(self, upload_id: str, state: str) -> None:
+        super().__init__(f"The upload {upload_id!r} is {state}.")
+
+
+class UploadKindWrong(StoreError):
+    """The upload is a text where a model is needed, or the other way round."""
+
+    code = "upload_kind_wrong"
+    fault = Fault.USER
+    next_step = "Name an upload of the other kind, or make one."
+
+    def __init__(self, upload_id: str, *, found: str, needed: str) -> None:
+        super().__init__(f"The upload {upload_id!r} is a {found}, and a {needed} is needed.")
+
+
+class UploadInUse(StoreError):
+    """Jobs that have not ended read the upload."""
+
+    code = "upload_in_use"
+    fault = Fault.USER
+    next_step = "Wait for the end of these jobs or cancel them."
+
+    def __init__(self, upload_id: str, job_ids: Sequence[str]) -> None:
+        super().__init__(f"The upload {upload_id!r} is read by {', '.join(job_ids)}.")
+
+
+class UploadsFull(StoreError):
+    """What the tenant has uploaded may not grow so much."""
+
+    code = "uploads_full"
+    fault = Fault.USER
+    next_step = "Delete uploads that no job needs any more; SENTINEL_MAX_TENANT_UPLOAD_BYTES is the limit."
+
+    def __init__(self, *, needed: int, used: int, limit: int) -> None:
+        super().__init__(f"{needed} bytes more than the {used} that are uploaded would exceed the limit of {limit}.")
+
+
+class CheckpointMissing(StoreError):
+    """The job has no checkpoint that another could begin with."""
+
+    code = "no_checkpoint"
+    fault = Fault.USER
+    next_step = "Name a job whose `checkpoint_uri` is set."
+
+    def __init__(self, job_id: str, state: str) -> None:
+        super().__init__(f"The job {job_id!r} is {state} and has no checkpoint.")
 
 
 class InvalidTransition(StoreError):

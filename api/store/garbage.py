@@ -11,14 +11,20 @@ from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.models import Artifact, Checkpoint, Job, ManifestFile
+from api.store.sources import awaited_jobs
 from api.store.states import State, is_terminal
 
 TERMINAL = [state for state in State if is_terminal(state)]
 
 
 def expire_files(session: Session, *, retention_s: float) -> None:
-    """Let go of all files of jobs that ended longer ago. Their artifacts are still listed, as expired."""
-    ended = select(Job.id).where(Job.state.in_(TERMINAL), Job.finished_at < db_now(-retention_s))
+    """Let go of all files of jobs that ended longer ago, and that no job waits for that has not ended.
+
+    Their artifacts are still listed, as expired.
+    """
+    ended = select(Job.id).where(
+        Job.state.in_(TERMINAL), Job.finished_at < db_now(-retention_s), Job.id.not_in(awaited_jobs())
+    )
     kept = update(Artifact).where(Artifact.expired_at.is_(None), Artifact.job_id.in_(ended))
     session.execute(kept.values(expired_at=db_now()), execution_options={"synchronize_session": False})
     session.execute(

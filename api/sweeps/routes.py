@@ -11,6 +11,7 @@ from api.auth import Caller
 from api.conditional import has_tag, quoted
 from api.errors import responses
 from api.jobs.documents import Document, request_body
+from api.jobs.sources import CallersSources
 from api.jobs.watching import next_version
 from api.parameters import AskedTerms, Cursor, Grace, IdempotencyKey, Limit, SweepId
 from api.reconciler import WAKES_PER_ROUND
@@ -44,6 +45,7 @@ Most = Annotated[float | None, Query(gt=0, description="What the row may have at
 def submit(
     *,
     document: Document,
+    sources: CallersSources,
     caller: Caller,
     session: WriteSession,
     resources: Shared,
@@ -63,6 +65,7 @@ def submit(
         caller,
         document,
         settings=resources.settings,
+        sources=sources,
         terms=terms,
         idempotency_key=idempotency_key,
         request_id=request.state.request_id,
@@ -84,9 +87,9 @@ def _weak(shown: service.Shown) -> str:
 
 
 @router.post("/validate", summary="Check a sweep without running it", responses=BODY_PROBLEMS, openapi_extra=BODY)
-def validate(document: Document, resources: Shared) -> SweepVerdict:
+def validate(document: Document, sources: CallersSources, resources: Shared) -> SweepVerdict:
     """The mistakes of all points at once, each with a pointer to the value that makes it; or the points."""
-    return service.validate(document, settings=resources.settings)
+    return service.validate(document, settings=resources.settings, sources=sources)
 
 
 @router.get("", summary="List sweeps, newest first", responses=responses(HTTPStatus.BAD_REQUEST))

@@ -1,6 +1,7 @@
 """What the sweep routes do, inside the transaction that the edge opened. Knows no HTTP."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from api.auth import Principal
 from api.errors import ProblemField
 from api.jobs import documents
 from api.jobs.service import demand_of, fingerprint
+from api.jobs.sources import Sources
 from api.paging import cut, position
 from api.settings import Settings
 from api.store import audit
@@ -20,7 +22,7 @@ from api.sweeps.schemas import SweepPage, SweepSummary, SweepVerdict, SweepView
 from api.sweeps.table import Table
 from sentinel.errors import SpecInvalid
 from sentinel.needs import Needs, estimate
-from sentinel.sweep_spec import Point, SweepSpec, parse_sweep
+from sentinel.sweep_spec import Point, SweepInvalid, SweepSpec, parse_sweep
 
 
 class Shown(NamedTuple):
@@ -48,6 +50,7 @@ def submit(
     document: Any,  # noqa: ANN401 - whatever was parsed
     *,
     settings: Settings,
+    sources: Sources,
     terms: Terms,
     idempotency_key: str | None,
     request_id: str,
@@ -63,7 +66,7 @@ def submit(
     """
     sweep, points = _parse(document, settings)
     # Before the first statement: no lock of the database is held while files are read.
-    needs = _needs_of(points, settings)
+    needs = _needs_of(points, settings, sources)
     accepted = store.accept_sweep(
         session,
         tenant=caller.tenant,
@@ -80,17 +83,29 @@ def submit(
         trace_id=trace_id,
     )
     if not accepted.replayed:
+        _check_sources(session, points, sources)
         audit.record(session, caller, "sweep.submit", accepted.sweep.id, {"jobs": len(points)})
     return Written(_show(session, accepted.sweep), already=accepted.replayed)
+
+
+def _check_sources(session: Session, points: Sequence[Point], sources: Sources) -> None:
+    """Refuse points that name what cannot be used; what they name is kept until the transaction ends."""
+    specs = {(point.spec.model, point.spec.data): point.spec for point in points}
+    for spec in specs.values():
+        try:
+            sources.check(session, spec.model_dump(mode="json"))
+        except SpecInvalid as invalid:
+            errors = [replace(error, pointer=f"/spec{error.pointer}") for error in invalid.errors]
+            raise SweepInvalid(invalid.message, errors=errors) from invalid
 
 
 def _parse(document: Any, settings: Settings) -> tuple[SweepSpec, list[Point]]:  # noqa: ANN401 - whatever was parsed
     return parse_sweep(document, check=partial(documents.check, roots=settings.model_roots))
 
 
-def _needs_of(points: Sequence[Point], settings: Settings) -> list[Needs | None]:
+def _needs_of(points: Sequence[Point], settings: Settings, sources: Sources) -> list[Needs | None]:
     """What each point takes; the headers of a model are read once."""
-    shape_of = cache(partial(documents.shape_of, roots=settings.model_roots))
+    shape_of = cache(partial(documents.shape_of, roots=settings.model_roots, sources=sources))
     shapes = ((point.spec, shape_of(point.spec.model)) for point in points)
     return [None if shape is None else estimate(spec, shape) for spec, shape in shapes]
 
@@ -100,14 +115,14 @@ def _new_job(point: Point, needs: Needs | None) -> NewJob:
     return NewJob(spec.model_dump(mode="json"), spec.name, demand_of(spec, needs), point=point.values)
 
 
-def validate(document: Any, *, settings: Settings) -> SweepVerdict:  # noqa: ANN401 - whatever was parsed
+def validate(document: Any, *, settings: Settings, sources: Sources) -> SweepVerdict:  # noqa: ANN401 - whatever was parsed
     """Check a document without any effect."""
     try:
         sweep, points = _parse(document, settings)
     except SpecInvalid as invalid:
         errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]
         return SweepVerdict(valid=False, errors=errors, document=None, points=[], largest=None)
-    known = [needs for needs in _needs_of(points, settings) if needs is not None]
+    known = [needs for needs in _needs_of(points, settings, sources) if needs is not None]
     largest = max(known, key=lambda needs: needs.memory_bytes, default=None)
     values = [point.values for point in points]
     return SweepVerdict(valid=True, errors=[], document=sweep, points=values, largest=largest)

@@ -30,7 +30,7 @@ def write(folder, files):
 def test_a_state_comes_back_as_it_was(shelf, tmp_path):
     files = {"state.json": "{}", "model.safetensors": "weights"}
     manifest = shelf.store_state(write(tmp_path / "cycle-0001", files))
-    back = shelf.fetch_state(manifest, tmp_path / "resume")
+    back = shelf.fetch(manifest, tmp_path / "resume")
     assert {path.name: path.read_text() for path in back.iterdir()} == files
 
 
@@ -45,7 +45,7 @@ def test_a_damaged_or_lost_state_is_refused(shelf, backing, tmp_path, damage, er
     manifest = shelf.store_state(write(tmp_path / "cycle-0001", {"state.json": "{}"}))
     damage(backing, manifest[0]["storage_key"])
     with pytest.raises(error):
-        shelf.fetch_state(manifest, tmp_path / "resume")
+        shelf.fetch(manifest, tmp_path / "resume")
 
 
 def test_published_are_the_results_and_the_log_but_no_resume_state(shelf, tmp_path):

@@ -1,0 +1,1 @@
+"""Uploads: models and texts that users bring."""
