@@ -1,5 +1,6 @@
 """The whole service over HTTP, as a user meets it."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -10,7 +11,10 @@ import psutil
 import pytest
 
 from sentinel.client import SentinelClient
+from sentinel.data.stories import split_stories
+from sentinel.paths import BUILTIN_MODELS
 from sentinel.transport import ServiceRefused
+from tests.conftest import QUICK_PRUNE
 
 MEGABYTE = 1024 * 1024
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -99,6 +103,47 @@ def test_it_is_listed_by_name_with_its_attempt(finished, client):
     assert [listed.id for listed in client.list(name="tiny", state="succeeded")] == [job.id]
     (attempt,) = client.attempts(job.id)
     assert (attempt.number, attempt.outcome) == (1, "succeeded")
+
+
+def test_an_upload_is_pruned_and_what_came_of_it_is_pruned_again(service, client, tiny_spec, tmp_path):
+    model = {path.name: path.read_bytes() for path in (BUILTIN_MODELS / "llama").iterdir()}
+    text = {"stories.txt": "\n\n".join(split_stories("train", 400)).encode()}
+    data = {"source": "upload", "train": upload(service, "text", text), "sequence_length": 64}
+    # Layers that differ: only our own loader can go on with them.
+    prune = {**QUICK_PRUNE, "target": {"sparsity": 0.25}, "protected_layers": [0], "calibration_sequences": 4}
+
+    def run(**source):
+        job = client.wait(client.submit(tiny_spec(model=source, data=data, prune=prune, heal=None)).id)
+        assert (job.state, job.error) == ("succeeded", None)
+        folder = client.download_checkpoint(job.id, tmp_path / job.id)
+        return job, json.loads((folder / "sentinel.json").read_text())
+
+    first, manifest = run(source="upload", id=upload(service, "model", model))
+    assert manifest["spec"]["model"]["source"] == manifest["spec"]["data"]["source"] == "upload"
+    assert manifest["sources"]["model"] == {name: sha256(content) for name, content in model.items()}
+    assert manifest["sources"]["text"] == {"train": sha256(text["stories.txt"])}
+    assert first.result.export_form == "remote_code"
+    second, again = run(source="job", id=first.id)
+    assert again["spec"]["model"] == {"source": "job", "id": first.id, "dtype": "float32"}
+    weights = sha256((tmp_path / first.id / "model.safetensors").read_bytes())
+    assert again["sources"]["model"]["model.safetensors"] == weights
+    assert second.result.dense.parameters == first.result.pruned.parameters > second.result.pruned.parameters
+
+
+def upload(service, kind, files):
+    """Its id."""
+    declared = [{"path": path, "bytes": len(data), "sha256": sha256(data)} for path, data in files.items()]
+    headers = {"Authorization": f"Bearer {service.api_key}"}
+    with httpx.Client(base_url=service.base_url, headers=headers, timeout=60) as http:
+        made = http.post("/v1/uploads", json={"kind": kind, "files": declared}).json()
+        for file in made["files"]:
+            sent = http.put(file["href"], content=files[file["path"]])
+    assert sent.json()["state"] == "ready"
+    return made["id"]
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_the_same_idempotency_key_is_the_same_job(client, tiny_spec):

@@ -19,6 +19,7 @@ from worker.runner import Assignment
 ASSIGNMENT = Assignment(
     spec={"prune": {"cycles": 1}, "heal": {"steps": 2}, "seed": 7},
     resume=None,
+    fetched={},
     allowed_roots=[],
     memory_bytes=0,
     log_fields={},
