@@ -44,7 +44,7 @@ def declare(
 ) -> UploadView:
     """Say what will come: a model's files, or a .tar or .zip of them, or one file of text.
 
-    Then `PUT` each file to its `href`. With the last one the upload is `ready`, and specs can name its id.
+    Then `PUT` each file to its `links.content`. With the last one the upload is `ready`, and specs can name its id.
     """
     written = service.declare(session, caller, upload, settings=resources.settings, idempotency_key=idempotency_key)
     response.headers["Location"] = written.view.links.self

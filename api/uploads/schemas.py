@@ -91,6 +91,12 @@ class UploadSummary(_View):
         return cls.model_validate({**columns, "links": UploadLinks(self=f"/v1/uploads/{upload.id}"), **more})
 
 
+class UploadFileLinks(_View):
+    """Where a file's bytes go."""
+
+    content: str = Field(description="To be `PUT` there.")
+
+
 class UploadFileView(_View):
     """One file of an upload."""
 
@@ -99,7 +105,7 @@ class UploadFileView(_View):
     bytes: int
     sha256: str
     stored: bool = Field(description="Whether it is here and right.")
-    href: str = Field(description="Where to `PUT` its bytes.")
+    links: UploadFileLinks
 
 
 class UploadView(UploadSummary):
@@ -120,7 +126,7 @@ def _file_view(file: UploadFile) -> UploadFileView:
         bytes=file.bytes,
         sha256=file.sha256,
         stored=file.storage_key is not None,
-        href=f"/v1/uploads/{file.upload_id}/files/{file.number}",
+        links=UploadFileLinks(content=f"/v1/uploads/{file.upload_id}/files/{file.number}"),
     )
 
 

@@ -167,9 +167,6 @@ class _Narrow(io.RawIOBase):
     def tell(self) -> int:
         return self._file.tell()
 
-    def seekable(self) -> bool:
-        return True
-
 
 def _entries_of_tar(file: IO[bytes], limits: Limits) -> list[_Entry]:
     size = file.seek(0, io.SEEK_END)

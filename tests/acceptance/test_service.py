@@ -137,7 +137,7 @@ def upload(service, kind, files):
     with httpx.Client(base_url=service.base_url, headers=headers, timeout=60) as http:
         made = http.post("/v1/uploads", json={"kind": kind, "files": declared}).json()
         for file in made["files"]:
-            sent = http.put(file["href"], content=files[file["path"]])
+            sent = http.put(file["links"]["content"], content=files[file["path"]])
     assert sent.json()["state"] == "ready"
     return made["id"]
 

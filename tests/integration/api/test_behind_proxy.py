@@ -169,6 +169,17 @@ def test_a_body_that_the_api_would_refuse_is_refused(service):
     assert answer.json()["code"] == "body_too_large"
 
 
+def test_a_file_of_an_upload_may_be_longer_and_never_touches_the_proxy_s_disk(installation, service):
+    content = BIG + b"\n"
+    file = {"path": "text.txt", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    made = service.client.post("/v1/uploads", json={"kind": "text", "files": [file]}).json()
+    sent = service.client.put(made["files"][0]["links"]["content"], content=content)
+    assert (sent.status_code, sent.json()["state"]) == (200, "ready")
+    again = service.client.put(f"{made['links']['self']}/elsewhere", content=content)
+    assert (again.status_code, again.json()["code"]) == (413, "body_too_large")
+    assert not [path for path in (installation.folder / "body").rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6detrics", "/v1/../metrics"])
 def test_numbers_of_all_tenants_stay_inside(service, path):
     answer = httpx.get(f"{service.base_url}{path}")

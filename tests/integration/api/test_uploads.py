@@ -67,7 +67,7 @@ def declare(client, files, kind="model", **more):
 def send(client, upload, files):
     """Every file; the last answer."""
     for file in upload["files"]:
-        answer = client.put(file["href"], content=files[file["path"]])
+        answer = client.put(file["links"]["content"], content=files[file["path"]])
     return answer
 
 
@@ -140,7 +140,7 @@ def test_an_archive_that_is_refused_leaves_nothing_and_says_why(service, backing
     shown = service.client.get(made["links"]["self"]).json()
     assert (shown["state"], shown["error"]["code"]) == ("refused", "archive_member_outside")
     assert backing.stored() == spooled(service) == []
-    again = service.client.put(made["files"][0]["href"], content=archive["model.tar"])
+    again = service.client.put(made["files"][0]["links"]["content"], content=archive["model.tar"])
     assert (again.status_code, again.json()["code"]) == (409, "upload_not_ready")
 
 
@@ -155,7 +155,7 @@ def test_what_an_archive_becomes_counts_against_the_tenant(service):
 def test_bytes_that_were_not_declared_do_not_count_and_the_right_ones_do(service, backing):
     made, right = declare(service.client, TEXT, "text"), TEXT["stories.txt"]
     for content in (b"", right[:-1], right + b"!", right.upper()):
-        answer = service.client.put(made["files"][0]["href"], content=content)
+        answer = service.client.put(made["files"][0]["links"]["content"], content=content)
         assert (answer.status_code, answer.json()["code"]) == (422, "file_mismatch")
         assert backing.stored() == spooled(service) == []
     assert send(service.client, made, TEXT).json()["state"] == "ready"
@@ -164,7 +164,7 @@ def test_bytes_that_were_not_declared_do_not_count_and_the_right_ones_do(service
 def test_a_connection_that_breaks_off_leaves_the_upload_waiting(service, backing):
     made = declare(service.client, TEXT, "text")
     with socket.create_connection(("127.0.0.1", int(service.base_url.rpartition(":")[2]))) as connection:
-        head = f"PUT {made['files'][0]['href']} HTTP/1.1\r\nHost: here\r\nContent-Length: 1400\r\n"
+        head = f"PUT {made['files'][0]['links']['content']} HTTP/1.1\r\nHost: here\r\nContent-Length: 1400\r\n"
         key = service.client.headers["Authorization"]
         connection.sendall(f"{head}Authorization: {key}\r\n\r\n".encode() + b"Once upon")
         deadline = time.monotonic() + 10
@@ -201,7 +201,7 @@ def test_what_is_too_large_is_refused_before_it_is_sent(service):
         answer = post(sizes)
         assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
     made = declare(service.client, TEXT, "text")
-    answer = service.client.put(made["files"][0]["href"], content=bytes(5_000_001))
+    answer = service.client.put(made["files"][0]["links"]["content"], content=bytes(5_000_001))
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
@@ -239,7 +239,7 @@ def test_somebody_else_s_upload_is_not_there(service):
     made = declare(service.client, TEXT, "text")
     with service.client_of("bob") as bob:
         answers = [bob.get(made["links"]["self"]), bob.delete(made["links"]["self"])]
-        answers.append(bob.put(made["files"][0]["href"], content=TEXT["stories.txt"]))
+        answers.append(bob.put(made["files"][0]["links"]["content"], content=TEXT["stories.txt"]))
         assert [(a.status_code, a.json()["code"]) for a in answers] == [(404, "upload_not_found")] * 3
         assert bob.get("/v1/uploads").json()["data"] == []
     unknown = service.client.put(f"{made['links']['self']}/files/1", content=b"")
@@ -286,7 +286,7 @@ def full_disk(tmp_path):
 def test_a_full_disk_is_said_and_nothing_is_left(full_disk, service, backing, monkeypatch, reserve):
     monkeypatch.setattr(spool, "KEPT_FREE_BYTES", reserve)
     made = declare(service.client, MODEL)
-    answers = [service.client.put(file["href"], content=MODEL[file["path"]]) for file in made["files"]]
+    answers = [service.client.put(file["links"]["content"], content=MODEL[file["path"]]) for file in made["files"]]
     full = [answer for answer in answers if answer.status_code == 507]
     assert {answer.json()["code"] for answer in full} == {"space_exhausted"}
     assert len(full) == sum(len(content) > 64 * 1024 for content in MODEL.values())
@@ -406,7 +406,7 @@ def test_the_checkpoint_of_a_job_is_a_model_and_stays_while_a_job_needs_it(servi
 @pytest.mark.parametrize("more_settings", [{"uploads_abandoned_s": 1e-9}])
 def test_only_what_was_never_finished_is_collected(service, backing):
     ready, abandoned = upload(service.client, TEXT, "text"), declare(service.client, MODEL)
-    service.client.put(abandoned["files"][0]["href"], content=MODEL[abandoned["files"][0]["path"]])
+    service.client.put(abandoned["files"][0]["links"]["content"], content=MODEL[abandoned["files"][0]["path"]])
     (service.settings.home / "spool" / "left behind").write_bytes(b"by a process that was killed")
     assert len(backing.stored()) == 2
     time.sleep(0.05)  # so that everything is older than nothing
