@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
@@ -19,10 +20,16 @@ from api.settings import Settings
 from api.store.database import Database, create_database
 from api.store.storage import Storage
 
+STORED_AT_ONCE = 4  # files of uploads; each holds 32 MiB in memory, and a large one a thread for minutes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Opened once per process. `stopping` is set once the server has been asked to stop."""
+    """Opened once per process.
+
+    `stopping` is set once the server has been asked to stop; `storing` limits how many uploads' files go into the
+    storage at once.
+    """
 
     settings: Settings
     database: Database
@@ -32,6 +39,7 @@ class Resources:
     metrics: Metrics
     outbound: Outbound
     rates: Rates
+    storing: CapacityLimiter
 
 
 def open_resources(settings: Settings) -> Resources:
@@ -46,6 +54,7 @@ def open_resources(settings: Settings) -> Resources:
         metrics=Metrics(),
         outbound=Outbound(settings.outbound_allowed_hosts),
         rates=Rates(settings.redis_url),
+        storing=CapacityLimiter(STORED_AT_ONCE),
     )
 
 

@@ -46,6 +46,7 @@ class Receiver:
         self._settings = resources.settings
         self._database = resources.database
         self._storage = resources.storage
+        self._storing = resources.storing
         self._spool = spool_of(self._settings)
         self._tenant = caller.tenant
         self._caller = caller
@@ -65,7 +66,7 @@ class Receiver:
             with self._spool.room(awaited.file.bytes) as spooled:
                 try:
                     await _write(body, spooled, awaited.file)
-                    await to_thread.run_sync(self._keep, number, awaited, spooled)
+                    await to_thread.run_sync(self._keep, number, awaited, spooled, limiter=self._storing)
                 finally:
                     # Here and not by closing it: to give back gigabytes takes a disk a while.
                     await to_thread.run_sync(spooled.file.truncate, 0)

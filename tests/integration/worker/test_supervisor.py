@@ -1,5 +1,6 @@
 """Attempts from claim to end: a real database, real storage, a real child process per attempt."""
 
+import hashlib
 import shutil
 import threading
 import time
@@ -11,7 +12,7 @@ import torch
 from sqlalchemy import update
 
 from api.settings import Settings
-from api.store import files, jobs
+from api.store import files, jobs, uploads
 from api.store.database import create_database, db_now
 from api.store.models import Job
 from api.store.placement import Placement, living_workers
@@ -336,6 +337,27 @@ def test_a_state_that_the_storage_damaged_is_not_used(bench):
     assert "SIGKILL" in error["message"]
     assert bench.says(job_id, "starts from the beginning")
     assert not bench.says(job_id, "Resumed after")
+
+
+def test_an_upload_that_the_storage_damaged_ends_the_job_before_it_runs(bench):
+    content = b"Once upon a time."
+    (file := bench.settings.home / "stories.txt").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    declaration = uploads.Declaration(
+        kind="text", name=None, files=[uploads.DeclaredFile(file.name, len(content), digest)]
+    )
+    with bench.database.transaction() as session:
+        options = {"limit": 10**9, "request_hash": "", "idempotency_key": None}
+        upload_id = uploads.declare(session, "t", declaration, **options).upload.id
+        stored = Storage(bench.settings.storage_uri).put_file(file, uploads.upload_prefix(upload_id))
+        uploads.record_file(session, "t", upload_id, 0, stored.key)
+        uploads.close(session, "t", upload_id, error=None)
+    (bench.settings.home / "storage" / stored.key).write_bytes(b"damaged")
+    job_id = bench.submit(data={"source": "upload", "train": upload_id, "sequence_length": 64})
+    bench.finish(job_id, bench.work())
+    job = bench.job(job_id)
+    assert (job.state, job.error["code"], job.attempt) == (State.FAILED, "object_damaged", 3)
+    assert "phase" not in {event.type for event in bench.events(job_id)}
 
 
 def test_a_draining_worker_gives_its_job_back_uncharged_and_soon(bench):
