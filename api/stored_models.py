@@ -1,7 +1,7 @@
-"""What the headers of a stored model's weights tell, without fetching the weights."""
+"""What can be told of a stored model without fetching its weights: its documents, and what the weights' headers say."""
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,13 +12,14 @@ from sentinel.errors import ModelInvalid, ModelNotFound
 from sentinel.model_shape import ModelShape, read_shape
 
 WEIGHTS = ".safetensors"
-LENGTH_BYTES = 8  # with which a file says how long its header is
+LENGTH_BYTES = 8  # with which a file of weights says how long its header is
 # Some ten thousand tensors. The format allows 100 MB, which would fill this process's memory once parsed.
 LARGEST_HEADER_BYTES = 8 * 1024**2
+LARGEST_DOCUMENT_BYTES = 16 * 1024**2  # of which any of them is read
 REMEMBERED = 64  # models
 
 
-def shape_of(storage: Storage, files: Iterable[ManifestFile]) -> ModelShape:
+def shape_of(storage: Storage, files: Sequence[ManifestFile]) -> ModelShape:
     """Names and shapes of the model's tensors.
 
     Raises:
@@ -26,26 +27,34 @@ def shape_of(storage: Storage, files: Iterable[ManifestFile]) -> ModelShape:
         ModelInvalid: A header is damaged, or too long.
         ObjectMissing, StorageUnavailable: The storage does not do its part.
     """
-    weights = tuple((f["path"], f["storage_key"], f["bytes"]) for f in files if f["path"].endswith(WEIGHTS))
-    if not weights:
+    if not any(file["path"].endswith(WEIGHTS) for file in files):
         raise ModelNotFound("The model has no safetensors weights.")
-    return _shape_of(storage, weights)
+    return _shape_of(storage, tuple((file["path"], file["storage_key"], file["bytes"]) for file in files))
 
 
 @lru_cache(REMEMBERED)  # what lies under a key never changes
-def _shape_of(storage: Storage, weights: tuple[tuple[str, str, int], ...]) -> ModelShape:
-    with TemporaryDirectory() as folder:
-        for path, key, size in weights:
-            _fetch_header(storage, key, size, Path(folder, path))
-        return read_shape(Path(folder))
+def _shape_of(storage: Storage, files: tuple[tuple[str, str, int], ...]) -> ModelShape:
+    with _sketched(storage, files) as folder:
+        return read_shape(folder)
 
 
-def _fetch_header(storage: Storage, key: str, size: int, path: Path) -> None:
-    """A file with the header of another and zeros behind it, which take no room."""
+@contextmanager
+def _sketched(storage: Storage, files: tuple[tuple[str, str, int], ...]) -> Iterator[Path]:
+    """The model's folder, in which whatever is long is zeros behind its header, and takes no room."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for path, key, size in files:
+            known = _header_bytes(storage, path, key, size) if path.endswith(WEIGHTS) else size
+            with (folder / path).open("wb") as file:
+                if path.endswith(WEIGHTS) or size <= LARGEST_DOCUMENT_BYTES:
+                    file.writelines(storage.iterate(key, length=known))
+                file.truncate(size)
+        yield folder
+
+
+def _header_bytes(storage: Storage, path: str, key: str, size: int) -> int:
+    """How long the header of such a file is, its own length included."""
     length = int.from_bytes(b"".join(storage.iterate(key, length=min(LENGTH_BYTES, size))), "little")
     if length > LARGEST_HEADER_BYTES:
-        raise ModelInvalid(f"The header of {path.name} declares {length} bytes.")
-    with path.open("wb") as file:
-        for chunk in storage.iterate(key, length=min(LENGTH_BYTES + length, size)):
-            file.write(chunk)
-        os.truncate(file.fileno(), size)
+        raise ModelInvalid(f"The header of {path} declares {length} bytes.")
+    return min(LENGTH_BYTES + length, size)

@@ -1,7 +1,7 @@
 """Request body → checked spec: parse JSON or YAML, then gather every mistake at once.
 
-Knows which folders a spec may name; loads no model. Of what a spec names only the headers of
-the weights are read, once it is checked.
+Knows which folders a spec may name; loads no model. Of what a checked spec names it reads the
+headers of the weights, and no more.
 """
 
 import hashlib

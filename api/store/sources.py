@@ -38,10 +38,10 @@ class Named(NamedTuple):
 
 def named_in(spec: Json) -> Iterator[Named]:
     """Everything that a resolved spec names by an id."""
-    model, data = spec["model"], spec.get("data", {})
+    model, data = spec["model"], spec["data"]
     if model["source"] in ("upload", "job"):
         yield Named(MODEL, model["source"], model["id"], "/model/id")
-    if data.get("source") == "upload":
+    if data["source"] == "upload":
         for use in (TRAIN, EVALUATION):
             if data[use] is not None:
                 yield Named(use, "upload", data[use], f"/data/{use}")

@@ -229,7 +229,7 @@ def replace_archive(
     _check_limit(session, tenant, needed=more, limit=limit)
 
 
-def close(session: Session, tenant: str, upload_id: str, *, error: Json | None) -> Upload:
+def close(session: Session, tenant: str, upload_id: str, *, error: Json | None) -> None:
     """Say that an open upload can be used, or why not; one that is closed already stays as it is.
 
     Raises:
@@ -240,8 +240,6 @@ def close(session: Session, tenant: str, upload_id: str, *, error: Json | None) 
         upload.state = UploadState.READY if error is None else UploadState.REFUSED
         upload.error = error
         upload.updated_at = db_now()
-        session.flush()
-    return upload
 
 
 def delete_upload(session: Session, tenant: str, upload_id: str) -> list[str]:

@@ -24,7 +24,7 @@ from api.uploads.contents import is_archive, suffix_of
 from api.uploads.schemas import UploadView
 from api.uploads.spool import Spooled, spool_of
 from api.uploads.unpacking import Limits, Member, members_of
-from sentinel.errors import ModelInvalid, ModelNotFound, SentinelError
+from sentinel.errors import Fault, SentinelError
 
 PIECE_BYTES = 1024 * 1024  # that are hashed and written at once, away from the event loop
 
@@ -123,8 +123,9 @@ class Receiver:
         if upload.kind == UploadKind.MODEL:
             try:
                 shape_of(self._storage, files)
-            except (ModelInvalid, ModelNotFound) as refused:
-                self._close(refused)
+            except SentinelError as refused:
+                if refused.fault is Fault.USER:  # and not the storage's
+                    self._close(refused)
                 raise
         return self._close(None)
 
