@@ -20,7 +20,16 @@ from api import refusals
 from api.hub import refusals as hub
 from api.outbound import TargetRefused
 from api.store import errors as store
-from sentinel.errors import FieldError, ModelInvalid, ModelNotFound, SentinelError, SpecInvalid
+from sentinel.errors import (
+    FieldError,
+    ModelInvalid,
+    ModelNotFound,
+    ModelTooLarge,
+    ModelUnsafe,
+    ModelUnsupported,
+    SentinelError,
+    SpecInvalid,
+)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -67,6 +76,9 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     refusals.SpaceExhausted: HTTPStatus.INSUFFICIENT_STORAGE,
     ModelInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     ModelNotFound: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ModelTooLarge: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ModelUnsafe: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ModelUnsupported: HTTPStatus.UNPROCESSABLE_ENTITY,
     hub.RepositoryNotFound: HTTPStatus.NOT_FOUND,
     hub.RevisionNotFound: HTTPStatus.NOT_FOUND,
     hub.EntryNotFound: HTTPStatus.NOT_FOUND,

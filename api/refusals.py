@@ -3,7 +3,7 @@
 Plain errors with a code, a fault and a next step. Nothing here knows an HTTP status; `errors.py` does.
 """
 
-from sentinel.errors import Fault, PathNotAllowed, SentinelError, SpecInvalid
+from sentinel.errors import Fault, FieldError, ModelTooLarge, PathNotAllowed, SentinelError, SpecInvalid
 
 
 class KeyRequired(SentinelError):
@@ -104,6 +104,14 @@ class NothingFits(SentinelError):
 
 class SpecPathsNotAllowed(PathNotAllowed, SpecInvalid):
     """The spec is sound, but names paths outside the folders that the operator opened."""
+
+
+class SpecModelTooLarge(ModelTooLarge, SpecInvalid):
+    """The spec is sound, but its model is larger than the operator allows."""
+
+    def __init__(self, too_large: ModelTooLarge) -> None:
+        mistake = FieldError(pointer="/model", code=too_large.code, message=too_large.message)
+        SpecInvalid.__init__(self, too_large.message, errors=[mistake])
 
 
 class Unready(SentinelError):

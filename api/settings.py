@@ -13,8 +13,10 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sentinel.model_limits import ModelLimits
 from sentinel.utils.logs import LogFormat
 
+LIMITS = ModelLimits.model_fields
 LONGEST_HEARTBEAT_S = 3.0
 LONGEST_GRACE_S = 3600.0
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -56,6 +58,13 @@ class Settings(BaseSettings):
         [],
         description="Folders that `source: path` of models and data may lie in, parted like PATH; none by default.",
     )
+    max_parameters: int = Field(LIMITS["parameters"].default, ge=1, description="Most parameters of a model.")
+    max_bytes: int = Field(LIMITS["bytes"].default, ge=1, description="Most bytes that a model's tensors take on disk.")
+    max_layers: int = Field(LIMITS["layers"].default, ge=1, description="Most decoder layers of a model.")
+    max_positions: int = Field(
+        LIMITS["positions"].default, ge=1, description="Longest text in tokens that a model reads."
+    )
+    max_vocabulary: int = Field(LIMITS["vocabulary"].default, ge=1, description="Most tokens that a model knows.")
     cache: Path = Field(
         default_factory=lambda data: data["home"] / "cache",
         description="Folder in which workers keep the tokens of texts from one job to the next.",
@@ -114,6 +123,11 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
+
+    @property
+    def model_limits(self) -> ModelLimits:
+        """How large a model may be."""
+        return ModelLimits.model_validate({name: getattr(self, f"max_{name}") for name in LIMITS})
 
     @field_validator("home", "cache")
     @classmethod

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from api.store.models import ManifestFile
 from api.store.storage import Storage
 from sentinel.errors import ModelInvalid, ModelNotFound
-from sentinel.model_shape import ModelShape, read_shape
+from sentinel.model_limits import ModelLimits, check_limits
+from sentinel.model_shape import ModelShape
 
 WEIGHTS = ".safetensors"
 LENGTH_BYTES = 8  # with which a file of weights says how long its header is
@@ -19,23 +20,24 @@ LARGEST_DOCUMENT_BYTES = 16 * 1024**2  # of which any of them is read
 REMEMBERED = 64  # models
 
 
-def shape_of(storage: Storage, files: Sequence[ManifestFile]) -> ModelShape:
-    """Names and shapes of the model's tensors.
+def shape_of(storage: Storage, files: Sequence[ManifestFile], limits: ModelLimits) -> ModelShape:
+    """Names and shapes of the model's tensors, if nothing in it could run code or lead elsewhere.
 
     Raises:
         ModelNotFound: There are no weights.
-        ModelInvalid: A header is damaged, or too long.
+        ModelInvalid: A document or a header is damaged, or too long.
+        ModelTooLarge: It is beyond the limits.
         ObjectMissing, StorageUnavailable: The storage does not do its part.
     """
     if not any(file["path"].endswith(WEIGHTS) for file in files):
         raise ModelNotFound("The model has no safetensors weights.")
-    return _shape_of(storage, tuple((file["path"], file["storage_key"], file["bytes"]) for file in files))
+    return _shape_of(storage, tuple((file["path"], file["storage_key"], file["bytes"]) for file in files), limits)
 
 
 @lru_cache(REMEMBERED)  # what lies under a key never changes
-def _shape_of(storage: Storage, files: tuple[tuple[str, str, int], ...]) -> ModelShape:
+def _shape_of(storage: Storage, files: tuple[tuple[str, str, int], ...], limits: ModelLimits) -> ModelShape:
     with _sketched(storage, files) as folder:
-        return read_shape(folder)
+        return check_limits(folder, limits)
 
 
 @contextmanager

@@ -114,6 +114,17 @@ class ModelInvalid(SentinelError):
     next_step = "Save the model again with `save_pretrained`, or download it again."
 
 
+class ModelTooLarge(SentinelError):
+    """The model has more of something than the operator allows."""
+
+    code = "model_too_large"
+    fault = Fault.USER
+    next_step = "Use a smaller model, or ask the operator for a higher `SENTINEL_MAX_` setting."
+
+    def __init__(self, what: str, found: int, limit: int) -> None:
+        super().__init__(f"The model has {found:,} {what}; this service takes {limit:,} at most.")
+
+
 class HubUnreachable(SentinelError):
     """The Hugging Face Hub, or the endpoint that stands in for it, does not answer."""
 

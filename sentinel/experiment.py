@@ -19,6 +19,7 @@ from sentinel.locating import NOTHING
 from sentinel.manifest import Sources, read_sources
 from sentinel.measuring import continue_prompts, measure, task_results
 from sentinel.memory_budget import MemoryBudget
+from sentinel.model_limits import ModelLimits
 from sentinel.models import document_isolation
 from sentinel.models.evaluation import PROTOCOL, mean_loss
 from sentinel.models.families.base import Unit
@@ -69,6 +70,7 @@ def run(
     resume: Path | None = None,
     allowed_roots: Sequence[Path] | None = None,
     fetched: Mapping[str, Path] = NOTHING,
+    limits: ModelLimits | None = None,
     memory_bytes: int | None = None,
     save_interval_s: float = 60.0,
 ) -> Result:
@@ -84,6 +86,7 @@ def run(
         resume: A state folder of an earlier run of the same spec.
         allowed_roots: Folders that `source: path` may read from; None allows any.
         fetched: What the spec names by ids: see `locate`.
+        limits: How large the model may be; None does not ask.
         memory_bytes: What there is for the run on its device; None does not ask.
         save_interval_s: Seconds of healing after which its state is saved, at the next of `save_every` steps;
             0 at every one.
@@ -95,7 +98,7 @@ def run(
     with MetricsLog(output / METRICS_FILE, reporter, earlier=resume / METRICS_FILE if resume else None) as log:
         tracker = ProgressTracker(log)
         torch.manual_seed(spec.seed)
-        budget = MemoryBudget(spec, log, memory_bytes)
+        budget = MemoryBudget(spec, log, limits=limits, memory_bytes=memory_bytes)
         state = load_state(resume, spec) if resume else None
         with tracker.phase(Phase.LOADING):
             commits = resolve_commits(spec, known=state.commits if state else {})

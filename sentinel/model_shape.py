@@ -1,20 +1,17 @@
 """What the headers of a model's weights tell before anything of it is loaded: names and shapes. Torch-free.
 
-A safetensors file begins with eight bytes that say how long its JSON header is; the header names every tensor with its
-type, shape and place (https://huggingface.co/docs/safetensors). Knows no architecture.
+Knows no architecture.
 """
 
-import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sentinel.errors import ModelInvalid
+from sentinel.model_files import weight_files
+from sentinel.safetensors_header import read_header
 
-LARGEST_HEADER_BYTES = 100_000_000  # the format's own limit
 _LAYER = re.compile(r"\.(\d+)\.")
 
 Shape = tuple[int, ...]
@@ -27,10 +24,12 @@ class ModelShape:
     Attributes:
         layers: For each layer, the shapes of its tensors.
         others: Shapes of the tensors outside of layers: embeddings, the last norm, an untied head.
+        stored_bytes: What all tensors take on disk.
     """
 
     layers: tuple[tuple[Shape, ...], ...]
     others: tuple[Shape, ...]
+    stored_bytes: int
 
     @property
     def parameters(self) -> int:
@@ -50,37 +49,21 @@ def count(shape: Shape) -> int:
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """Read the headers of every safetensors file in a folder.
+    """Read the headers of the files that hold a folder's weights.
 
     Raises:
-        ModelInvalid: A header is damaged, or there is none.
+        ModelUnsafe, ModelInvalid: As `weight_files` and `read_header` say; or there are no layers.
         OSError: A file cannot be read.
     """
     layers: dict[int, list[Shape]] = {}
     others: list[Shape] = []
-    for file in sorted(folder.glob("*.safetensors")):
-        for name, shape in _tensors(file):
+    stored_bytes = 0
+    for file in weight_files(folder):
+        for name, stored in read_header(file).items():
             layer = _LAYER.search(name)
-            (others if layer is None else layers.setdefault(int(layer[1]), [])).append(shape)
+            (others if layer is None else layers.setdefault(int(layer[1]), [])).append(stored.shape)
+            stored_bytes += stored.end - stored.begin
     if not layers:
         raise ModelInvalid(f"The safetensors headers in {folder.name!r} name no layers.")
-    return ModelShape(layers=tuple(tuple(layers[index]) for index in sorted(layers)), others=tuple(others))
-
-
-def _tensors(file: Path) -> Iterator[tuple[str, Shape]]:
-    """Name and shape of every tensor in a file."""
-    try:
-        for name, entry in _header(file).items():
-            if name != "__metadata__":
-                yield name, tuple(int(extent) for extent in entry["shape"])
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ModelInvalid(f"The header of {file.name} is damaged: {error}") from error
-
-
-def _header(file: Path) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > LARGEST_HEADER_BYTES:
-            raise ValueError(f"it declares {length} bytes")
-        header: dict[str, Any] = json.loads(stream.read(length))
-    return header
+    in_order = tuple(tuple(layers[index]) for index in sorted(layers))
+    return ModelShape(layers=in_order, others=tuple(others), stored_bytes=stored_bytes)

@@ -29,13 +29,13 @@ def check_roots(path: str | Path, roots: Sequence[Path] | None) -> Path:
 
 
 def check_folder_roots(path: str | Path, roots: Sequence[Path] | None) -> Path:
-    """As `check_roots`, of a folder and of everything that lies directly in it.
+    """As `check_roots`, of a folder, of everything in it, and in the folders in it; nothing deeper is ever read.
 
     Raises:
         PathNotAllowed: Something in it is a link that leads out of the roots.
     """
     folder = check_roots(path, roots)
-    for file in folder.iterdir() if folder.is_dir() else ():
+    for file in (*folder.glob("*"), *folder.glob("*/*")):
         check_roots(file, roots)
     return folder
 

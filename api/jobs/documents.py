@@ -1,6 +1,6 @@
 """Request body → checked spec: parse JSON or YAML, then gather every mistake at once.
 
-Knows which folders a spec may name; loads no model. Of what a checked spec names it reads the
+Knows which folders a spec may name; loads no model. Of the model that a checked spec names it reads the config and the
 headers of the weights, and no more.
 """
 
@@ -17,9 +17,11 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from api.jobs.sources import Sources
-from api.refusals import MediaTypeUnsupported, SpecPathsNotAllowed
-from sentinel.errors import FieldError, PathNotAllowed, SentinelError, SpecInvalid
-from sentinel.model_shape import ModelShape, read_shape
+from api.refusals import MediaTypeUnsupported, SpecModelTooLarge, SpecPathsNotAllowed
+from api.settings import Settings
+from sentinel.errors import FieldError, ModelTooLarge, PathNotAllowed, SentinelError, SpecInvalid
+from sentinel.model_limits import check_limits
+from sentinel.model_shape import ModelShape
 from sentinel.needs import Needs, estimate
 from sentinel.paths import BUILTIN_MODELS, check_folder_roots, check_roots, check_task_files
 from sentinel.spec import (
@@ -132,26 +134,34 @@ def _refused(pointer: str, check_with: _Check, roots: Sequence[Path]) -> Iterato
         yield FieldError(pointer=pointer, code=error.code, message=error.message)
 
 
-def needs_of(spec: Spec, *, roots: Sequence[Path], sources: Sources) -> Needs | None:
-    """What an experiment will take, if its model lies here or in the storage; a worker finds out about any other."""
-    shape = shape_of(spec.model, roots=roots, sources=sources)
+def needs_of(spec: Spec, *, settings: Settings, sources: Sources) -> Needs | None:
+    """What an experiment will take, if its model lies here or in the storage; a worker finds out about any other.
+
+    Raises:
+        SpecModelTooLarge: The model is beyond the limits.
+    """
+    shape = shape_of(spec.model, settings=settings, sources=sources)
     return None if shape is None else estimate(spec, shape)
 
 
-def shape_of(
-    model: ModelSource | UploadModel | JobModel, *, roots: Sequence[Path], sources: Sources
-) -> ModelShape | None:
-    """What the headers of a model's weights say, if they lie here or in the storage and can be read."""
+def shape_of(model: ModelSource | UploadModel | JobModel, *, settings: Settings, sources: Sources) -> ModelShape | None:
+    """What the headers of a model's weights say, if they lie here or in the storage and can be read.
+
+    Raises:
+        SpecModelTooLarge: The model is beyond the limits.
+    """
     try:
         match model:
             case BuiltinModel(id=name):
-                return read_shape(BUILTIN_MODELS / name)
+                return check_limits(BUILTIN_MODELS / name, settings.model_limits)
             case PathModel(path=path):
-                return read_shape(check_folder_roots(path, roots))
+                return check_limits(check_folder_roots(path, settings.model_roots), settings.model_limits)
             case UploadModel() | JobModel():
                 return sources.shape(model)
             case HubModel():
                 return None
+    except ModelTooLarge as too_large:
+        raise SpecModelTooLarge(too_large) from too_large
     except (SentinelError, OSError):
         return None
 

@@ -83,7 +83,7 @@ def submit(
     """
     spec = documents.check(document, roots=settings.model_roots)
     # Before the first statement: no lock of the database is held while files are read.
-    demand = demand_of(spec, documents.needs_of(spec, roots=settings.model_roots, sources=sources))
+    demand = demand_of(spec, documents.needs_of(spec, settings=settings, sources=sources))
     accepted = store.accept_job(
         session,
         tenant=caller.tenant,
@@ -167,10 +167,10 @@ def validate(
     try:
         spec = documents.check(document, roots=settings.model_roots)
         sources.check(session, spec.model_dump(mode="json"))
+        needs = documents.needs_of(spec, settings=settings, sources=sources)
     except SpecInvalid as invalid:
         errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]
         return Verdict(valid=False, errors=errors, resolved_spec=None, estimate=None, queue_reason=None)
-    needs = documents.needs_of(spec, roots=settings.model_roots, sources=sources)
     obstacle = _placement(session, settings).obstacle(demand_of(spec, needs))
     return Verdict(valid=True, errors=[], resolved_spec=spec, estimate=needs, queue_reason=obstacle)
 

@@ -50,7 +50,7 @@ class Sources:
         [named] = named_in({"model": model.model_dump(mode="json")})
         with self.resources.database.reading() as session:
             files = files_of(session, self.caller.tenant, named)
-        return shape_of(self.resources.storage, files)
+        return shape_of(self.resources.storage, files, self.resources.settings.model_limits)
 
 
 def _of(resources: Shared, caller: Caller) -> Sources:

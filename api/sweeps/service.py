@@ -105,7 +105,7 @@ def _parse(document: Any, settings: Settings) -> tuple[SweepSpec, list[Point]]: 
 
 def _needs_of(points: Sequence[Point], settings: Settings, sources: Sources) -> list[Needs | None]:
     """What each point takes; the headers of a model are read once."""
-    shape_of = cache(partial(documents.shape_of, roots=settings.model_roots, sources=sources))
+    shape_of = cache(partial(documents.shape_of, settings=settings, sources=sources))
     shapes = ((point.spec, shape_of(point.spec.model)) for point in points)
     return [None if shape is None else estimate(spec, shape) for spec, shape in shapes]
 
@@ -119,10 +119,10 @@ def validate(document: Any, *, settings: Settings, sources: Sources) -> SweepVer
     """Check a document without any effect."""
     try:
         sweep, points = _parse(document, settings)
+        known = [needs for needs in _needs_of(points, settings, sources) if needs is not None]
     except SpecInvalid as invalid:
         errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]
         return SweepVerdict(valid=False, errors=errors, document=None, points=[], largest=None)
-    known = [needs for needs in _needs_of(points, settings, sources) if needs is not None]
     largest = max(known, key=lambda needs: needs.memory_bytes, default=None)
     values = [point.values for point in points]
     return SweepVerdict(valid=True, errors=[], document=sweep, points=values, largest=largest)

@@ -122,7 +122,7 @@ class Receiver:
                 return service.show(session, self._caller, self._id)
         if upload.kind == UploadKind.MODEL:
             try:
-                shape_of(self._storage, files)
+                shape_of(self._storage, files, self._settings.model_limits)
             except SentinelError as refused:
                 if refused.fault is Fault.USER:  # and not the storage's
                     self._close(refused)

@@ -11,6 +11,7 @@ from sentinel.needs import RECONSTRUCTION_COPIES, estimate
 from sentinel.paths import BUILTIN_MODELS
 from sentinel.pruning.reconstruction import HISTORY
 from sentinel.spec import BuiltinModel, parse_spec
+from tests.safetensors_files import write_safetensors
 
 
 def needs(**sections):
@@ -29,10 +30,19 @@ def test_the_headers_tell_what_the_loaded_model_has(name):
 
 def test_shards_are_added_up(tmp_path):
     for shard, layer in (("a", 0), ("b", 1)):
-        header = json.dumps({f"model.layers.{layer}.w": {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, 128]}})
-        length = len(header).to_bytes(8, "little")
-        (tmp_path / f"model-{shard}.safetensors").write_bytes(length + header.encode())
-    assert read_shape(tmp_path).parameters == 64
+        tensors = {f"model.layers.{layer}.w": {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, 128]}}
+        write_safetensors(tmp_path / f"model-{shard}.safetensors", tensors, data=bytes(128))
+    weight_map = {"model.layers.0.w": "model-a.safetensors", "model.layers.1.w": "model-b.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    shape = read_shape(tmp_path)
+    assert (shape.parameters, shape.stored_bytes) == (64, 256)
+
+
+def test_what_lies_beside_the_weights_is_not_counted(tmp_path):
+    tensors = {"model.layers.0.w": {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, 128]}}
+    for name in ("model.safetensors", "model.fp16.safetensors"):
+        write_safetensors(tmp_path / name, tensors, data=bytes(128))
+    assert read_shape(tmp_path).parameters == 32
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from transformers import (
 
 from sentinel.errors import ModelInvalid
 from sentinel.models.families.base import Family
-from sentinel.models.loaders.checks import CheckedFolder, check_folder
+from sentinel.models.loaders.checks import CheckedFolder, check_folder, check_size
 from sentinel.models.loaders.hub import download
 from sentinel.models.loaders.tokenizer import check_vocabulary, load_tokenizer
 from sentinel.models.loaders.uneven import UNEVEN_KEYS, rebuild
@@ -97,6 +97,8 @@ def _config(folder: CheckedFolder) -> PreTrainedConfig:
 
 
 def _load_stock(folder: CheckedFolder, config: PreTrainedConfig, *, dtype: torch.dtype) -> PreTrainedModel:
+    with torch.device("meta"):
+        check_size(folder, AutoModelForCausalLM.from_config(config))
     model, report = AutoModelForCausalLM.from_pretrained(
         folder.path,
         config=config,

@@ -8,7 +8,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrain
 from sentinel.errors import ModelInvalid
 from sentinel.models.families.adaptations import adapt, found_in
 from sentinel.models.families.base import UNITS, Unit
-from sentinel.models.loaders.checks import CheckedFolder
+from sentinel.models.loaders.checks import CheckedFolder, check_size
 
 # What export adds to the stock config (see optimized/export.py).
 UNEVEN_KEYS = frozenset(
@@ -28,11 +28,18 @@ def rebuild(folder: CheckedFolder, config: PreTrainedConfig, *, dtype: torch.dty
     def build(model: PreTrainedModel, config: PreTrainedConfig) -> None:
         stock.__init__(model, config)
         _cut(model, layers, folder)
+        check_size(folder, model)
 
     # A subclass, so that transformers fills in and ties the weights; from then on it is what any cut model is.
     cut: type[PreTrainedModel] = type(stock.__name__, (stock,), {"__init__": build})
     model, report = cut.from_pretrained(
-        folder.path, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        folder.path,
+        config=config,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
     )
     for problem in ("missing_keys", "unexpected_keys"):
         if names := sorted(report[problem]):

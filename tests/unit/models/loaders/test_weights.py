@@ -36,7 +36,7 @@ def test_damage_is_noticed(tmp_path):
     model = write("gpt2", tmp_path / "checkpoint")
     weights = tmp_path / "checkpoint" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-20])
-    with pytest.raises(CheckpointInvalid, match="does not load"):
+    with pytest.raises(CheckpointInvalid, match="is damaged"):
         load_weights(tmp_path / "checkpoint", model)
 
 
