@@ -59,7 +59,9 @@ class Settings(BaseSettings):
         description="Folders that `source: path` of models and data may lie in, parted like PATH; none by default.",
     )
     max_parameters: int = Field(LIMITS["parameters"].default, ge=1, description="Most parameters of a model.")
-    max_bytes: int = Field(LIMITS["bytes"].default, ge=1, description="Most bytes that a model's tensors take on disk.")
+    max_weight_bytes: int = Field(
+        LIMITS["weight_bytes"].default, ge=1, description="Most bytes that a model's tensors take on disk."
+    )
     max_layers: int = Field(LIMITS["layers"].default, ge=1, description="Most decoder layers of a model.")
     max_positions: int = Field(
         LIMITS["positions"].default, ge=1, description="Longest text in tokens that a model reads."
@@ -127,7 +129,13 @@ class Settings(BaseSettings):
     @property
     def model_limits(self) -> ModelLimits:
         """How large a model may be."""
-        return ModelLimits.model_validate({name: getattr(self, f"max_{name}") for name in LIMITS})
+        return ModelLimits(
+            parameters=self.max_parameters,
+            weight_bytes=self.max_weight_bytes,
+            layers=self.max_layers,
+            positions=self.max_positions,
+            vocabulary=self.max_vocabulary,
+        )
 
     @field_validator("home", "cache")
     @classmethod

@@ -23,7 +23,7 @@ class ModelLimits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parameters: int = Field(200_000_000_000, description="Numbers in all tensors.")
-    bytes: int = Field(800_000_000_000, description="What its tensors take on disk.")
+    weight_bytes: int = Field(800_000_000_000, description="What its tensors take on disk.")
     layers: int = Field(1000, description="Decoder layers.")
     positions: int = Field(2**20, description="Tokens that it reads at most.")
     vocabulary: int = Field(2**20, description="Tokens that it knows.")
@@ -38,18 +38,19 @@ def check_limits(folder: Path, limits: ModelLimits) -> ModelShape:
         OSError: A file cannot be read.
     """
     shape = read_shape(folder)
-    for what, found in _sizes(read_json(folder / "config.json"), shape):
-        if found > (limit := getattr(limits, what)):
+    for what, found, limit in _sizes(read_json(folder / "config.json"), shape, limits):
+        if found > limit:
             raise ModelTooLarge(what, found, limit)
     return shape
 
 
-def _sizes(config: Mapping[str, Any], shape: ModelShape) -> Iterator[tuple[str, int]]:
-    yield "parameters", shape.parameters
-    yield "bytes", shape.stored_bytes
-    yield "layers", max(len(shape.layers), _said(config, _LAYERS))
-    yield "positions", _said(config, _POSITIONS)
-    yield "vocabulary", max(shape.embedding[0], _said(config, _VOCABULARY))
+def _sizes(config: Mapping[str, Any], shape: ModelShape, limits: ModelLimits) -> Iterator[tuple[str, int, int]]:
+    """What there is, how much of it, and how much there may be."""
+    yield "parameters", shape.parameters, limits.parameters
+    yield "bytes of weights", shape.stored_bytes, limits.weight_bytes
+    yield "layers", max(len(shape.layers), _said(config, _LAYERS)), limits.layers
+    yield "positions", _said(config, _POSITIONS), limits.positions
+    yield "tokens", max(shape.embedding[0], _said(config, _VOCABULARY)), limits.vocabulary
 
 
 def _said(config: Mapping[str, Any], names: tuple[str, ...]) -> int:

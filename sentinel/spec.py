@@ -219,6 +219,11 @@ class Spec(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="Seeds sampling, data order and the random strategy.")
     limits: Limits = Field(default_factory=Limits, description="When to stop whatever happens.")
 
+    @property
+    def needs_network(self) -> bool:
+        """Whether the model, the text or a task has to be fetched from the hub."""
+        return "hub" in (self.model.source, self.data.source) or bool(self.evaluate.tasks)
+
     @model_validator(mode="before")
     @classmethod
     def _expand_model_name(cls, values: Any) -> Any:  # noqa: ANN401 - whatever the user sent

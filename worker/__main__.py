@@ -8,7 +8,7 @@ from celery.signals import setup_logging, worker_shutting_down
 from api.settings import Settings
 from api.store.errors import StoreError
 from api.store.storage import Storage
-from sentinel.utils import logs
+from sentinel.utils import logs, sandbox
 from worker import tasks
 from worker.app import create_app
 from worker.metrics import WorkerMetrics, serving
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 def main() -> int:
     """Listen until a signal comes; returns the exit code."""
+    sandbox.hide_secrets()  # from the processes that run experiments
     settings = Settings()
     logs.configure(settings.log_format)
     setup_logging.connect(lambda **_: None, weak=False)  # else Celery would set levels and add handlers

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from huggingface_hub import get_token
 from sqlalchemy.orm import Session
 
 from api.settings import Settings
@@ -36,6 +37,7 @@ from api.store.storage import Storage
 from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
 from sentinel.locating import MODEL
 from sentinel.needs import DoesNotFit
+from sentinel.spec import parse_spec
 from sentinel.utils import logs
 from worker.child import Runner
 from worker.failures import (
@@ -169,11 +171,14 @@ class Attempt:
         return result
 
     def _assignment(self) -> Assignment:
+        spec = parse_spec(self._claim.spec)
         return Assignment(
             spec=self._claim.spec,
             resume=self._resume(),
             fetched=self._fetch_sources(),
             allowed_roots=self._settings.model_roots,
+            limits=self._settings.model_limits,
+            hub_token=get_token() if spec.needs_network else None,
             memory_bytes=self._memory_bytes,
             log_fields=logs.bound(),
         )

@@ -30,13 +30,15 @@ logger = logging.getLogger(__name__)
 # -P: the child must not import what an experiment writes into its folder.
 RUNNER = ("-P", "-m", "worker.runner")
 
-# What a child may inherit: paths, locale, proxies, caches, how it logs, and the settings of its numerical libraries.
+# What a child may inherit: paths, locale, proxies, where the hub and its files are, how it logs, and the settings of
+# its numerical libraries. Not the hub's token, which is handed to those that need it, nor what else may be a secret.
 INHERITED_NAMES = frozenset(
-    {"PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "SENTINEL_LOG_FORMAT"}
-    | {"SENTINEL_CACHE", "XDG_CACHE_HOME"}
+    {"PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "SENTINEL_LOG_FORMAT", "SENTINEL_CACHE"}
+    | {"HF_HOME", "HF_ENDPOINT", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_TF32_OVERRIDE"}
 )
-INHERITED_PREFIXES = ("HF_", "CUDA", "NVIDIA_", "OMP_", "MKL_", "TORCH", "PYTORCH_", "LC_")
+INHERITED_PREFIXES = ("HF_HUB_", "HF_DATASETS_", "HF_XET_", "CUDA", "OMP_", "MKL_", "TORCH", "PYTORCH_", "LC_")
 PROXY_NAMES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"})
+SCRATCH_FOLDERS = {"HOME": "home", "TMPDIR": "tmp"}
 READY_TIMEOUT_S = 300.0  # a cold import of torch from a slow disk
 EXIT_TIMEOUT_S = 30.0
 LONG_LINE_BYTES = 400  # a line of JSON, without an exception
@@ -50,13 +52,19 @@ class RunnerUnavailable(SentinelError):
 
 
 def child_environment(environment: Mapping[str, str], *, scratch: Path) -> dict[str, str]:
-    """The part of `environment` that a runner may see; temporary files go to `scratch`."""
+    """The part of `environment` that a runner may see.
+
+    Its home and its temporary files are in `scratch`, and go with it; what libraries download or compile is kept for
+    the next runners, in the worker's own cache and in nobody's home.
+    """
     kept = {
         name: value
         for name, value in environment.items()
         if name in INHERITED_NAMES or name.startswith(INHERITED_PREFIXES) or name.upper() in PROXY_NAMES
     }
-    return kept | {"TMPDIR": str(scratch / "tmp"), "MPLBACKEND": "agg", "PYTHONUNBUFFERED": "1"}
+    folders = {name: str(scratch / folder) for name, folder in SCRATCH_FOLDERS.items()}
+    cache = kept.get("SENTINEL_CACHE", folders["HOME"])
+    return kept | folders | {"XDG_CACHE_HOME": cache, "MPLBACKEND": "agg", "PYTHONUNBUFFERED": "1"}
 
 
 class Process(Protocol):
@@ -109,7 +117,7 @@ class Runner:
         self.folder = folder
         self.output = folder / "output"
         self.log = folder / "runner.log"
-        for each in (self.output, folder / "tmp"):
+        for each in (self.output, *(folder / name for name in SCRATCH_FOLDERS.values())):
             each.mkdir(parents=True)
         self._ready = threading.Event()
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()

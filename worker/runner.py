@@ -1,8 +1,8 @@
 """The child process of one attempt: `python -m worker.runner`, or a fork of a process that has warmed up.
 
 Imports torch, says it is ready, reads one assignment as a JSON line, runs the experiment and
-writes its events as JSON lines. It has no database, no storage and no secrets; it ends when
-its worker ends. What becomes of the events and files is the supervisor's business.
+writes its events as JSON lines. It has no database, no storage and no secrets, and no network unless the spec
+needs it; it ends when its worker ends. What becomes of the events and files is the supervisor's business.
 """
 
 import logging
@@ -11,6 +11,7 @@ import queue
 import resource
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,8 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sentinel.errors import OutOfMemory, SentinelError
 from sentinel.events import Event, Failed
-from sentinel.spec import parse_spec
-from sentinel.utils import logs
+from sentinel.model_limits import ModelLimits
+from sentinel.spec import Spec, parse_spec
+from sentinel.utils import logs, sandbox
 
 logger = logging.getLogger("worker.runner")  # as a process it is __main__
 
@@ -35,6 +37,8 @@ class Assignment(BaseModel):
         resume: Cycle folder of an earlier attempt, if any.
         fetched: Where that lies which the spec names by ids.
         allowed_roots: Folders under which the spec may name files.
+        limits: How large the model may be.
+        hub_token: To read what is not public on the hub; none for a spec that fetches nothing.
         memory_bytes: What the device has for this attempt.
         log_fields: What the log lines of the attempt carry.
     """
@@ -45,6 +49,8 @@ class Assignment(BaseModel):
     resume: Path | None
     fetched: dict[str, Path]
     allowed_roots: list[Path]
+    limits: ModelLimits
+    hub_token: str | None
     memory_bytes: int
     log_fields: dict[str, str | int | float]
 
@@ -62,8 +68,9 @@ class LineReporter:
 
 
 def main() -> None:
-    """Warm up, run one assignment, report how it ended."""
+    """Give up what no experiment needs, warm up, run one assignment, report how it ended."""
     _limit_resources()
+    _try(sandbox.give_up_privileges)
     stream = _take_stdout()
     assignments = _watch_stdin()
     warm_up()
@@ -90,13 +97,16 @@ def _run(assignment: Assignment, reporter: LineReporter) -> None:
     logs.bind(**assignment.log_fields)
     logger.info("the experiment begins")
     try:
+        spec = parse_spec(assignment.spec)
+        _open_or_cut_network(spec, assignment.hub_token)
         run(
-            parse_spec(assignment.spec),
+            spec,
             output=Path(),  # the result names its files relative to where they are published
             reporter=reporter,
             resume=assignment.resume,
             allowed_roots=assignment.allowed_roots,
             fetched=assignment.fetched,
+            limits=assignment.limits,
             memory_bytes=assignment.memory_bytes,
         )
         logger.info("the experiment has ended")
@@ -106,6 +116,21 @@ def _run(assignment: Assignment, reporter: LineReporter) -> None:
     except (MemoryError, OutOfMemoryError) as error:
         logger.exception("out of memory")
         reporter.emit(Failed(error=OutOfMemory(f"Out of memory: {error}").as_dict()))
+
+
+def _open_or_cut_network(spec: Spec, hub_token: str | None) -> None:
+    """Before anything that the spec names is read."""
+    if not spec.needs_network:
+        _try(sandbox.cut_network)
+    elif hub_token is not None:
+        os.environ["HF_TOKEN"] = hub_token
+
+
+def _try(give_up: Callable[[], None]) -> None:
+    try:
+        give_up()
+    except sandbox.Unenforced as reason:
+        logger.warning("the sandbox lacks `%s`: %s", give_up.__name__, reason)
 
 
 def _take_stdout() -> TextIO:

@@ -29,6 +29,7 @@ CHECKS = (
         look=checks.storage,
         next_step="Correct SENTINEL_STORAGE_URI, or let this user write, read and delete there.",
     ),
+    Check(name="sandbox", look=checks.sandbox),
     Check(name="disk", look=checks.disk, next_step="Correct SENTINEL_HOME and SENTINEL_STORAGE_URI."),
 )
 

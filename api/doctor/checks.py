@@ -20,6 +20,7 @@ from api.doctor.findings import Seen, Status
 from api.settings import Settings
 from api.store.errors import ObjectMissing
 from api.store.storage import Storage
+from sentinel.utils.sandbox import network_obstacle
 
 PACKAGE = "sentinel-pruning"
 CLIENT_VARIABLES = frozenset({"SENTINEL_URL", "SENTINEL_API_KEY"})  # of the command that talks to a service
@@ -93,6 +94,14 @@ def storage(settings: Settings) -> Seen:
         return Seen(Status.OK, f"{settings.storage_uri} can be written, read and cleared")
     step = f"Let this user delete objects, then delete {key}."
     return Seen(Status.BROKEN, f"{settings.storage_uri} does not delete {key}", step)
+
+
+def sandbox(_settings: Settings) -> Seen:
+    """Whether a worker on this host could take the network from jobs that fetch nothing."""
+    if (obstacle := network_obstacle()) is not None:
+        step = "Let workers reach no more than they need by other means, or run them on Linux; see docs/security.md."
+        return Seen(Status.WARNING, f"a job here could reach whatever this host does: {obstacle}", step)
+    return Seen(Status.OK, "a job here has no network unless its spec names the hub or a task")
 
 
 def disk(settings: Settings) -> Seen:

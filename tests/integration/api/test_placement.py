@@ -37,6 +37,18 @@ def test_of_a_model_that_is_not_here_nothing_is_claimed(service, spec, model, se
     assert service.client.post("/v1/jobs", json=spec | {"model": model}).json()["needs_bytes"] is None
 
 
+@pytest.mark.parametrize("more_settings", [{"max_layers": 1}])
+def test_a_model_beyond_the_operator_s_limits_is_refused_where_it_lies(service, spec):
+    refused = service.client.post("/v1/jobs", json=spec)
+    assert (refused.status_code, refused.json()["code"]) == (422, "model_too_large")
+    assert "SENTINEL_MAX_" in refused.json()["next_step"]
+    verdict = service.client.post("/v1/jobs/validate", json=spec).json()
+    for answer in (refused.json(), verdict):
+        assert [(error["pointer"], error["code"]) for error in answer["errors"]] == [("/model", "model_too_large")]
+    assert not verdict["valid"]
+    assert service.client.get("/v1/jobs").json()["data"] == []
+
+
 def test_a_waiting_job_says_why_in_every_view_and_its_tag_follows(service):
     job = service.submit()
     assert job["queue_reason"] == "No worker is alive."

@@ -1,7 +1,7 @@
 """Folders made to run code, to read what is not theirs, or to take memory: each is refused before anything is loaded.
 
-What each would lead to in `transformers` is in docs/security.md. Every folder also holds a pickle and a module that leave
-a trace if anybody opens them.
+What each would lead to in `transformers` is in docs/security.md. Every folder also holds pickles and modules that
+leave a trace if anybody opens them.
 """
 
 import json
@@ -191,7 +191,7 @@ def tensor(begin=0, end=8, *, shape=(2,), dtype="F32"):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
 
 
-TWICE = '{"a": %s, "a": %s}' % (json.dumps(tensor()), json.dumps(tensor(shape=(1, 2))))
+TWICE = f'{{"a": {json.dumps(tensor())}, "a": {json.dumps(tensor(shape=(1, 2)))}}}'
 HEADERS = {
     "two gigabytes": (b"\x00\x00\x00\x80\x00\x00\x00\x00{}", "declares 2147483648 bytes"),
     "sixteen exabytes": (b"\xff" * 8, "declares"),
@@ -270,8 +270,8 @@ def test_links_out_of_the_allowed_roots_are_refused(folder, tmp_path, name):
         ({"num_hidden_layers": 10**9}, "layers"),
         ({"n_layer": 10**9}, "layers"),
         ({"max_position_embeddings": 10**9}, "positions"),
-        ({"vocab_size": 10**9}, "vocabulary"),
-        ({"num_labels": 10**9}, "vocabulary"),
+        ({"vocab_size": 10**9}, "tokens"),
+        ({"num_labels": 10**9}, "tokens"),
     ],
     ids=str,
 )
@@ -285,7 +285,7 @@ def test_what_a_config_says_is_limited(folder, changes, what):
 @pytest.mark.parametrize("what", ModelLimits.model_fields)
 def test_every_limit_holds(folder, what):
     assert check_limits(folder, ModelLimits()).parameters == 771_200
-    with pytest.raises(SentinelError, match=what) as found:
+    with pytest.raises(SentinelError, match="takes 1 at most") as found:
         check_limits(folder, ModelLimits(**{what: 1}))
     assert found.value.code == "model_too_large"
 
@@ -294,6 +294,6 @@ def test_every_limit_holds(folder, what):
 def test_a_config_far_beyond_its_weights_gets_no_memory(folder, uneven):
     own = {key: {} for key in UNEVEN_KEYS} | {"auto_map": {"AutoConfig": "modeling_sentinel_evil.Evil"}}
     edit(folder / "config.json", **(own if uneven else {}), vocab_size=2**20, hidden_size=2**17)
-    with pytest.raises(SentinelError, match="config.json describes a model of") as found:
+    with pytest.raises(SentinelError, match="describes a model of") as found:
         load_model(PathModel(path=str(folder)), device="cpu", dtype="float32")
     assert found.value.code == "model_invalid"

@@ -9,17 +9,19 @@ from worker.fork_server import ForkServer
 
 SECRETS = (
     *("SENTINEL_DATABASE_URL", "SENTINEL_REDIS_URL", "SENTINEL_STORAGE_URI", "DATABASE_URL", "PYTHONPATH"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NVIDIA_API_KEY", "HOME", "XDG_CACHE_HOME"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"),
 )
 
 
 def test_a_child_sees_no_secrets_and_what_it_needs(tmp_path):
-    needed = {"PATH": "/bin", "HOME": "/root", "HF_HOME": "/hf", "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2"}
-    needed |= {"SENTINEL_CACHE": "/cache", "HF_ENDPOINT": "http://api/hub", "HF_TOKEN": "to read with"}
+    needed = {"PATH": "/bin", "HF_HOME": "/hf", "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2"}
+    needed |= {"SENTINEL_CACHE": "/cache", "HF_ENDPOINT": "http://api/hub", "HF_HUB_OFFLINE": "1", "https_proxy": "http://proxy"}
     seen = child_environment(needed | dict.fromkeys(SECRETS, "secret"), scratch=tmp_path)
     assert needed.items() <= seen.items()
     assert "secret" not in seen.values()
-    assert seen["TMPDIR"] == str(tmp_path / "tmp")
+    assert (seen["TMPDIR"], seen["HOME"]) == (str(tmp_path / "tmp"), str(tmp_path / "home"))
+    assert seen["XDG_CACHE_HOME"] == "/cache"
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sentinel.model_limits import ModelLimits
 from tests.faults import cheap_runner
 from worker import fork_server
 from worker.child import Runner, RunnerUnavailable
@@ -21,6 +22,8 @@ ASSIGNMENT = Assignment(
     resume=None,
     fetched={},
     allowed_roots=[],
+    limits=ModelLimits(),
+    hub_token=None,
     memory_bytes=0,
     log_fields={},
 )
