@@ -91,7 +91,7 @@ def cut_network() -> None:
     filtering = _filter(calls)
     program = _Program(len(filtering), filtering)
     if _seccomp(calls, _SECCOMP_SET_MODE_FILTER, _FOR_ALL_THREADS_AT_FULL_SPEED, program):
-        raise Unenforced(f"The kernel takes no filter: {os.strerror(ctypes.get_errno())}.")
+        raise Unenforced(f"The kernel does not take the filter: {os.strerror(ctypes.get_errno())}.")
 
 
 def network_obstacle() -> str | None:
@@ -108,7 +108,7 @@ def network_obstacle() -> str | None:
 
 
 def hide_secrets() -> None:
-    """Let no other process of this user read this one's memory or environment; where that cannot be, change nothing."""
+    """Let no other process of this user read this one's memory or environment; only Linux can, elsewhere it may."""
     if sys.platform == "linux":
         _prctl(_PR_SET_DUMPABLE, 0)
 

@@ -165,3 +165,18 @@ def test_one_hub_split_for_both_uses_is_refused():
 @pytest.mark.parametrize("name", ["..", "../other", "stories/..", ".", "/etc", "a/b/c"])
 def test_a_dataset_id_is_no_folder(name):
     assert mistakes({**MINIMAL, "data": {"source": "hub", "id": name}}) == {"/data/id": "string_pattern_mismatch"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "needed"),
+    [
+        ({}, False),
+        ({"model": "/models/one", "data": {"source": "path", "train": "a.txt"}}, False),
+        ({"model": "someone/model"}, True),
+        ({"data": {"source": "hub", "id": "someone/text"}}, True),
+        ({"evaluate": {"tasks": ["piqa"]}}, True),
+    ],
+    ids=str,
+)
+def test_only_what_is_fetched_needs_a_network(sections, needed):
+    assert parse_spec(MINIMAL | sections).needs_network is needed
