@@ -64,28 +64,36 @@ _IGNORED_FILE_KEYS = frozenset({"special_tokens_map_file", "tokenizer_file"})
 _SAVE_TOKENIZER = "Load the tokenizer where you trust it, and save it again with `save_pretrained`."
 
 
-def check_files(folder: Path) -> dict[str, Any]:
-    """Refuse whatever could run code, fetch or read anything elsewhere, or take memory that its size does not show.
-
-    Returns:
-        What config.json says.
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json says, unless that could run code, or fetch or read anything elsewhere.
 
     Raises:
-        ModelNotFound: No folder, no config.json or no weights.
-        ModelInvalid: A document does not parse, a file is too large, or the weights are not what they say they are.
-        ModelUnsafe: Pickled weights only, `auto_map`, internal keys, foreign repositories, files outside the folder.
-        ModelUnsupported: Quantized weights, or weights as torch.distributed writes them.
+        ModelNotFound: No folder, or no config.json.
+        ModelInvalid: It does not parse, or is too large.
+        ModelUnsafe: `auto_map`, internal keys, foreign repositories, other files.
+        ModelUnsupported: Its weights are quantized.
     """
     if not folder.is_dir():
         raise ModelNotFound(f"There is no model folder at {str(folder)!r}.")
     config = read_json(folder / "config.json")
-    files = sorted(folder.iterdir())
     _check_config(config)
+    return config
+
+
+def check_files(folder: Path) -> None:
+    """Refuse other files that could do so, and weights that are not what they say they are.
+
+    Raises:
+        ModelNotFound: There are no weights.
+        ModelInvalid: A document does not parse, a file is too large, or a header does not fit its file.
+        ModelUnsafe: Pickled weights only, configs as `read_config` refuses them, files outside the folder.
+        ModelUnsupported: Weights as torch.distributed writes them.
+    """
+    files = sorted(folder.iterdir())
     for file in files:
         _check_file(file)
     check_weight_names(file.name for file in files)
     _check_headers(weight_files(folder))
-    return config
 
 
 def check_weight_names(names: Iterable[str]) -> None:

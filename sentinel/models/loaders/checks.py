@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from sentinel.errors import ModelInvalid, ModelUnsupported
-from sentinel.model_files import check_files, check_weight_names, is_own_checkpoint
+from sentinel.model_files import check_files, check_weight_names, is_own_checkpoint, read_config
 from sentinel.model_shape import read_shape
 from sentinel.models.families import family_of
 from sentinel.models.families.base import Family
@@ -43,12 +43,14 @@ def check_folder(path: Path) -> CheckedFolder:
     """Refuse whatever could run code, fetch code, or is not a model that Sentinel knows.
 
     Raises:
-        ModelNotFound, ModelInvalid, ModelUnsafe: As `check_files` says.
-        ModelUnsupported: An architecture without a family, or as `check_files` says.
+        ModelNotFound, ModelInvalid, ModelUnsafe: As `read_config` and `check_files` say.
+        ModelUnsupported: An architecture without a family, or as they say.
     """
-    config = check_files(path)
+    config = read_config(path)
     uneven = is_own_checkpoint(config)
-    return CheckedFolder(path=path, config=config, family=_check_architecture(config, uneven=uneven), uneven=uneven)
+    family = _check_architecture(config, uneven=uneven)
+    check_files(path)
+    return CheckedFolder(path=path, config=config, family=family, uneven=uneven)
 
 
 def _check_architecture(config: Mapping[str, Any], *, uneven: bool) -> Family:
