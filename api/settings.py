@@ -69,7 +69,8 @@ class Settings(BaseSettings):
     max_vocabulary: int = Field(LIMITS["vocabulary"].default, ge=1, description="Most tokens that a model knows.")
     cache: Path = Field(
         default_factory=lambda data: data["home"] / "cache",
-        description="Folder in which workers keep the tokens of texts from one job to the next.",
+        description="Folder in which workers keep the tokens of texts from one job to the next; without `HF_HOME` also "
+        "what they download.",
     )
     lease_s: float = Field(60.0, gt=0, description="Seconds without a heartbeat after which a worker counts as lost.")
     heartbeat_s: float = Field(

@@ -4,6 +4,7 @@ Weights come from safetensors only, code from nowhere: folders are checked first
 checkpoints are rebuilt from `per_layer_config` instead of running the modelling file in them.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ def _config(folder: CheckedFolder) -> PreTrainedConfig:
 
 def _load_stock(folder: CheckedFolder, config: PreTrainedConfig, *, dtype: torch.dtype) -> PreTrainedModel:
     with torch.device("meta"):
-        check_size(folder, AutoModelForCausalLM.from_config(config))
+        check_size(folder, AutoModelForCausalLM.from_config(copy.deepcopy(config)))  # it would settle things in it
     model, report = AutoModelForCausalLM.from_pretrained(
         folder.path,
         config=config,
