@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from api.store.models import ManifestFile
 from api.store.storage import Storage
 from sentinel.errors import ModelInvalid, ModelNotFound
+from sentinel.model_files import check_files, read_config
 from sentinel.model_limits import ModelLimits, check_limits
 from sentinel.model_shape import ModelShape
 
@@ -27,6 +28,7 @@ def shape_of(storage: Storage, files: Sequence[ManifestFile], limits: ModelLimit
         ModelNotFound: There are no weights.
         ModelInvalid: A document or a header is damaged, or too long.
         ModelTooLarge: It is beyond the limits.
+        ModelUnsafe, ModelUnsupported: As `read_config` and `check_files` say.
         ObjectMissing, StorageUnavailable: The storage does not do its part.
     """
     if not any(file["path"].endswith(WEIGHTS) for file in files):
@@ -37,6 +39,8 @@ def shape_of(storage: Storage, files: Sequence[ManifestFile], limits: ModelLimit
 @lru_cache(REMEMBERED)  # what lies under a key never changes
 def _shape_of(storage: Storage, files: tuple[tuple[str, str, int], ...], limits: ModelLimits) -> ModelShape:
     with _sketched(storage, files) as folder:
+        read_config(folder)
+        check_files(folder)
         return check_limits(folder, limits)
 
 

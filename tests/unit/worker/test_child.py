@@ -16,7 +16,12 @@ SECRETS = (
 
 def test_a_child_sees_no_secrets_and_what_it_needs(tmp_path):
     needed = {"PATH": "/bin", "HF_HOME": "/hf", "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2"}
-    needed |= {"SENTINEL_CACHE": "/cache", "HF_ENDPOINT": "http://api/hub", "HF_HUB_OFFLINE": "1", "https_proxy": "http://proxy"}
+    needed |= {
+        "SENTINEL_CACHE": "/cache",
+        "HF_ENDPOINT": "http://api/hub",
+        "HF_HUB_OFFLINE": "1",
+        "https_proxy": "http://proxy",
+    }
     seen = child_environment(needed | dict.fromkeys(SECRETS, "secret"), scratch=tmp_path)
     assert needed.items() <= seen.items()
     assert "secret" not in seen.values()
