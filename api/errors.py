@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from api import refusals
+from api.headers import EVERY_ANSWER
 from api.hub import refusals as hub
 from api.outbound import TargetRefused
 from api.store import errors as store
@@ -63,6 +64,11 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     refusals.RateExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     refusals.PeriodInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     refusals.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    refusals.BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
+    refusals.HeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    refusals.TargetTooLong: HTTPStatus.REQUEST_URI_TOO_LONG,
+    refusals.HostNotAllowed: HTTPStatus.MISDIRECTED_REQUEST,
+    refusals.OriginNotAllowed: HTTPStatus.FORBIDDEN,
     refusals.MediaTypeUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     refusals.CursorInvalid: HTTPStatus.BAD_REQUEST,
     refusals.RangeUnsatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
@@ -143,7 +149,7 @@ def problem(
     )
     ids = {"X-Request-Id": request.state.request_id, "X-Trace-Id": request.state.trace_id}
     return JSONResponse(
-        body.model_dump(), status_code=status, headers={**ids, **(headers or {})}, media_type=MEDIA_TYPE
+        body.model_dump(), status_code=status, headers={**EVERY_ANSWER, **ids, **(headers or {})}, media_type=MEDIA_TYPE
     )
 
 

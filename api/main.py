@@ -17,6 +17,7 @@ from api import collector, errors, health, messenger, openapi, reconciler
 from api.artifacts.routes import router as artifacts
 from api.audit.routes import router as audit
 from api.auth import authorised
+from api.gate import Gate
 from api.hub.routes import router as hub
 from api.jobs.routes import router as jobs
 from api.keys.routes import router as keys
@@ -63,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         files=FILE_BODIES,
         max_file_bytes=settings.max_upload_file_bytes,
     )
+    app.add_middleware(Gate, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestContext)
     app.include_router(health.router)
     app.include_router(_v1())

@@ -1,4 +1,4 @@
-"""What happens around every request: a request id, a trace id, a limit on the body, one line of access log.
+"""What happens around every request: ids of it and its trace, limits on its body, one line of access log.
 
 Plain ASGI, so that streams pass through untouched. Knows no route.
 """
@@ -9,15 +9,20 @@ import time
 from contextvars import copy_context
 from uuid import uuid4
 
+import anyio
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import tracing
 from api.errors import of_sentinel_error
-from api.refusals import BodyTooLarge
+from api.headers import complete
+from api.refusals import BodyTooLarge, BodyTooSlow
+from sentinel.errors import SentinelError
 from sentinel.utils import logs
 
+PATIENCE_S = 20.0  # for a body of any size, and more for each byte that has come
+SLOWEST_BYTES_PER_S = 2000
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 access_log = logging.getLogger("api.access")
 
@@ -47,8 +52,8 @@ class RequestContext:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers["X-Trace-Id"] = trace_id
-                headers["X-Content-Type-Options"] = "nosniff"
                 headers.update(said)
+                complete(headers)
             await send(message)
 
         try:
@@ -72,6 +77,8 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
 class BodyLimit:
     """Refuses bodies longer than allowed: by their declared length at once, else when they grow too long.
 
+    A body that comes too slowly is refused as well, so that nobody can hold a request open by dripping.
+
     Args:
         max_bytes: For documents, which are held in memory.
         files: Paths under which bodies are files.
@@ -91,24 +98,48 @@ class BodyLimit:
         limit = self.max_file_bytes if self.files.fullmatch(scope["path"]) else self.max_bytes
         declared = Headers(scope=scope).get("content-length", "0")
         if not declared.isdecimal() or int(declared) > limit:
-            refusal = of_sentinel_error(Request(scope), _too_large(limit))
-            return await refusal(scope, receive, send)
-        return await self.app(scope, _counted(receive, limit), send)
+            return await of_sentinel_error(Request(scope), _too_large(limit))(scope, receive, send)
+        body = _Body(receive, max_bytes=limit)
+
+        async def send_refusal_first(message: Message) -> None:
+            # Whatever the application made of a body that broke off, this is what was wrong with it.
+            if body.refusal is None:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                await of_sentinel_error(Request(scope), body.refusal)(scope, receive, send)
+
+        return await self.app(scope, body.receive, send_refusal_first)
 
 
-def _counted(receive: Receive, limit: int) -> Receive:
-    size = 0
+class _Body:
+    """A request body on its way in."""
 
-    async def receive_counted() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > limit:
-            raise _too_large(limit)
+    def __init__(self, receive: Receive, *, max_bytes: int) -> None:
+        self.refusal: SentinelError | None = None
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._began = time.monotonic()
+        self._whole = False
+
+    async def receive(self) -> Message:
+        """The next message; once the body is whole, whatever the server has to say, whenever that is."""
+        if self._whole:
+            return await self._receive()
+        patience_s = self._began + PATIENCE_S + self._size / SLOWEST_BYTES_PER_S - time.monotonic()
+        message: Message | None = None
+        with anyio.move_on_after(patience_s):
+            message = await self._receive()
+        if message is None:
+            self.refusal = BodyTooSlow(f"Of the request body {self._size} bytes had come when the time was over.")
+            raise self.refusal
+        self._size += len(message.get("body", b""))
+        if self._size > self._max_bytes:
+            self.refusal = _too_large(self._max_bytes)
+            raise self.refusal
+        self._whole = not message.get("more_body", False)
         return message
 
-    return receive_counted
 
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body is longer than {limit} bytes.")
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is longer than {max_bytes} bytes.")

@@ -42,6 +42,46 @@ class BodyTooLarge(SentinelError):
     next_step = "Send a shorter document."
 
 
+class BodyTooSlow(SentinelError):
+    """The request body comes so slowly that the service does not wait for its end."""
+
+    code = "body_too_slow"
+    fault = Fault.USER
+    next_step = "Send the request again over a faster connection."
+
+
+class HeadTooLarge(SentinelError):
+    """The request has more or longer headers than the service reads."""
+
+    code = "head_too_large"
+    fault = Fault.USER
+    next_step = "Send fewer and shorter headers."
+
+
+class TargetTooLong(SentinelError):
+    """The request's path and query are longer than the service reads."""
+
+    code = "target_too_long"
+    fault = Fault.USER
+    next_step = "Send a shorter path and query."
+
+
+class HostNotAllowed(SentinelError):
+    """The Host header names a host that this service does not go by."""
+
+    code = "host_not_allowed"
+    fault = Fault.USER
+    next_step = "Use the address that the service printed; its operator can add names to SENTINEL_ALLOWED_HOSTS."
+
+
+class OriginNotAllowed(SentinelError):
+    """A page of another site's asks for a change."""
+
+    code = "origin_not_allowed"
+    fault = Fault.USER
+    next_step = "Send the request from a program, or from a page of this service."
+
+
 class MediaTypeUnsupported(SentinelError):
     """The request body is neither JSON nor YAML."""
 

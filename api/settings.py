@@ -21,6 +21,7 @@ LONGEST_HEARTBEAT_S = 3.0
 LONGEST_GRACE_S = 3600.0
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 RATE = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"  # how many requests in which time
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>\d{1,5}))?", re.IGNORECASE)
 SECRETS = Path("/run/secrets")  # where containers find a secret: in a file named like its variable, in small letters
 
 
@@ -125,6 +126,11 @@ class Settings(BaseSettings):
         86_400.0, gt=0, description="Seconds without a new file after which an unfinished upload is deleted."
     )
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Names, or `name:port`, by which clients may call the API, parted by commas. At a loopback address "
+        "it answers to loopback's own names too; without any here, at every other address to all names.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
 
     @property
@@ -142,6 +148,18 @@ class Settings(BaseSettings):
     @classmethod
     def _resolve(cls, folder: Path) -> Path:
         return folder.expanduser().resolve()
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, hosts: Any) -> Any:  # noqa: ANN401 - a list, or the variable's text
+        if isinstance(hosts, str):
+            hosts = [part.strip() for part in hosts.split(",") if part.strip()]
+        for host in hosts:
+            if not HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} is no host: write `name`, `name:port` or `[address]:port`, without a scheme"
+                )
+        return [host.lower() for host in hosts]
 
     @field_validator("model_roots", mode="before")
     @classmethod

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 TENANT = "local"
 RESTART_PAUSE_S = 1.0
 API_FACTORY = "api.main:app"
+API_CONNECTIONS = "api.connections:Connection"
+MOST_CONNECTIONS = 2000
 
 
 class EmbeddedService:
@@ -116,7 +118,8 @@ class EmbeddedService:
 
     def _api_command(self) -> list[str]:
         where = ["--host", self._settings.host, "--port", str(self._settings.port)]
-        how = ["--no-access-log", "--timeout-graceful-shutdown", "2"]
+        how = ["--http", API_CONNECTIONS, "--limit-concurrency", str(MOST_CONNECTIONS), "--no-server-header"]
+        how += ["--no-access-log", "--timeout-graceful-shutdown", "2"]
         return ["uvicorn", "--factory", API_FACTORY, *where, *how]
 
     def _start_part(self, name: str, module: Sequence[str]) -> Process:
@@ -178,7 +181,7 @@ def as_environment(settings: Settings) -> dict[str, str]:
 def _as_text(value: object) -> str:
     """As a variable says it; an empty one counts as unset."""
     if isinstance(value, list):
-        return os.pathsep.join(map(str, value))
+        return (os.pathsep if any(isinstance(each, Path) for each in value) else ",").join(map(str, value))
     return "" if value is None else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Request body → checked spec: parse JSON or YAML, then gather every mistake at once.
+"""Request body → checked spec: gather every mistake at once.
 
 Knows which folders a spec may name; loads no model. Of the model that a checked spec names it reads the config and the
 headers of the weights, and no more.
@@ -6,16 +6,15 @@ headers of the weights, and no more.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
-import yaml
 from anyio import to_thread
 from fastapi import Depends, Request
 
+from api.jobs.parsing import PARSERS, Unparsable, parse
 from api.jobs.sources import Sources
 from api.refusals import MediaTypeUnsupported, SpecModelTooLarge, SpecPathsNotAllowed
 from api.settings import Settings
@@ -36,9 +35,6 @@ from sentinel.spec import (
     parse_spec,
 )
 
-PARSERS: Mapping[str, Callable[[bytes], Any]] = MappingProxyType(
-    {"application/json": json.loads, "application/yaml": yaml.safe_load}
-)
 _Check = Callable[[Sequence[Path]], object]
 
 
@@ -57,21 +53,17 @@ async def _read(request: Request) -> Any:  # noqa: ANN401 - whatever the user se
         SpecInvalid: It cannot be parsed.
     """
     declared = request.headers.get("content-type", "")
-    parse = PARSERS.get(declared.partition(";")[0].strip().lower())
-    if parse is None:
+    media_type = declared.partition(";")[0].strip().lower()
+    if media_type not in PARSERS:
         raise MediaTypeUnsupported(f"The body is declared as {declared or 'nothing'!r}.")
-    return await to_thread.run_sync(_parse, parse, await request.body())
+    try:
+        return await to_thread.run_sync(parse, media_type, await request.body())
+    except Unparsable as error:
+        mistake = FieldError(pointer="", code="document_unparsable", message=str(error))
+        raise SpecInvalid("The body is not a JSON or YAML document.", errors=[mistake]) from error
 
 
 Document = Annotated[Any, Depends(_read)]
-
-
-def _parse(parse: Callable[[bytes], Any], body: bytes) -> Any:  # noqa: ANN401 - whatever the user sent
-    try:
-        return parse(body)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        mistake = FieldError(pointer="", code="document_unparsable", message=f"Cannot parse the document: {error}")
-        raise SpecInvalid("The body is not a JSON or YAML document.", errors=[mistake]) from error
 
 
 def check(document: Any, *, roots: Sequence[Path]) -> Spec:  # noqa: ANN401 - whatever was parsed

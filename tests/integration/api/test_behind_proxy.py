@@ -91,7 +91,8 @@ def installation(tmp_path_factory, migrated_sqlite):
     ports = [free_port(), free_port()]
     with ExitStack() as stack:
         redis = stack.enter_context(private_redis(folder / "redis.log"))
-        settings = Settings(home=folder, redis_url=redis.url)
+        # The proxy has another port than the replicas, and says to them which host it was asked for.
+        settings = Settings(home=folder, redis_url=redis.url, allowed_hosts=["127.0.0.1"])
         replicas = [stack.enter_context(replica(settings, port)) for port in ports]
         for port, process in zip(ports, replicas, strict=True):
             ready = partial(is_answered, f"http://127.0.0.1:{port}/readyz")

@@ -1,0 +1,26 @@
+"""What every answer tells browsers, unless it says something else itself. Knows no route.
+
+Nothing of this service is to be guessed at, framed, embedded elsewhere or kept in a cache. Whether it is reached by
+HTTPS only (HSTS) is for whoever ends TLS to say.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from starlette.datastructures import MutableHeaders
+
+EVERY_ANSWER: Mapping[str, str] = MappingProxyType(
+    {
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
+)
+
+
+def complete(headers: MutableHeaders) -> None:
+    """Add what an answer does not say itself."""
+    for name, value in EVERY_ANSWER.items():
+        headers.setdefault(name, value)
