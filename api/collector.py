@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.resources import Resources
 from api.store import outbox
-from api.store.garbage import adopted_keys, drop_superseded_states, expire_files, referenced_keys
+from api.store.garbage import adopted_keys, drop_superseded_states, expire_files, kept_logs, referenced_keys
 from api.store.uploads import drop_abandoned, uploaded_keys
 from api.uploads.spool import spool_of
 
@@ -24,15 +24,20 @@ def run_round(resources: Resources) -> None:
     A file younger than `orphans_after_s` stays: its row may be about to be written.
     """
     settings = resources.settings
+    retention_s = None if settings.retention_days is None else settings.retention_days * DAY_S
     with resources.database.transaction() as session:
         drop_superseded_states(session)
         drop_abandoned(session, idle_s=settings.uploads_abandoned_s)
-        if settings.retention_days is not None:
-            expire_files(session, retention_s=settings.retention_days * DAY_S)
+        if retention_s is not None:
+            expire_files(session, retention_s=retention_s)
         adopted = adopted_keys(session)
         outbox.forget_old(session)
+
+    def of_jobs(session: Session, keys: Collection[str]) -> set[str]:
+        return adopted | referenced_keys(session, keys) | kept_logs(session, keys, retention_s=retention_s)
+
     spool_of(settings).sweep(idle_s=settings.orphans_after_s)
-    deleted = _sweep(resources, "jobs", lambda session, keys: adopted | referenced_keys(session, keys))
+    deleted = _sweep(resources, "jobs", of_jobs)
     deleted += _sweep(resources, "uploads", uploaded_keys)
     if deleted:
         logger.info("Deleted %d stored file(s) that nobody can ask for any more.", deleted)

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     SpecInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     store.JobNotFound: HTTPStatus.NOT_FOUND,
+    store.AttemptNotFound: HTTPStatus.NOT_FOUND,
     store.SweepNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactExpired: HTTPStatus.GONE,

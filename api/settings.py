@@ -149,11 +149,14 @@ class Settings(BaseSettings):
     def _resolve(cls, folder: Path) -> Path:
         return folder.expanduser().resolve()
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "outbound_allowed_hosts", mode="before")
     @classmethod
-    def _split_hosts(cls, hosts: Any) -> Any:  # noqa: ANN401 - a list, or the variable's text
-        if isinstance(hosts, str):
-            hosts = [part.strip() for part in hosts.split(",") if part.strip()]
+    def _split_by_commas(cls, hosts: Any) -> Any:  # noqa: ANN401 - a list, or the variable's text
+        return [part.strip() for part in hosts.split(",") if part.strip()] if isinstance(hosts, str) else hosts
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_allowed(cls, hosts: list[str]) -> list[str]:
         for host in hosts:
             if not HOST.fullmatch(host):
                 raise ValueError(
@@ -168,11 +171,9 @@ class Settings(BaseSettings):
             roots = [part for part in roots.split(os.pathsep) if part]
         return [Path(root).expanduser().resolve() for root in roots]
 
-    @field_validator("outbound_allowed_hosts", mode="before")
+    @field_validator("outbound_allowed_hosts")
     @classmethod
-    def _split_hosts(cls, hosts: Any) -> Any:  # noqa: ANN401 - a list, or the variable's text
-        if isinstance(hosts, str):
-            hosts = [part.strip() for part in hosts.split(",") if part.strip()]
+    def _check_outbound(cls, hosts: list[str]) -> list[str]:
         for host in hosts:
             _check_host(host)
         return hosts

@@ -50,6 +50,7 @@ from worker.failures import (
     backoff_s,
 )
 from worker.keeper import LeaseKeeper
+from worker.log_copy import LogCopy
 from worker.metrics import PhaseClock, WorkerMetrics
 from worker.runner import Assignment
 from worker.shelf import Shelf
@@ -114,7 +115,7 @@ class Attempt:
         """Bring the attempt to its end, whatever that is."""
         logger.info("the attempt begins")
         try:
-            with self._keeper:
+            with self._keeper, LogCopy(self._runner.log, self._shelf.store_log):
                 ending = self._ending()
             # The last beat is over, so that it cannot meet a job that has ended.
             self._keeper.write(ending.write)

@@ -1,6 +1,7 @@
 """Carries an attempt's files between its folder and the storage.
 
-Files are written under their content hash first; they count only once the database names them.
+Files are written under their content hash first; they count only once the database names them. The log is there while
+it grows.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from api.store.files import NewArtifact, kind_of, media_type_of
 from api.store.leases import Claim
 from api.store.models import ArtifactKind, ManifestFile
-from api.store.storage import Storage, attempt_prefix
+from api.store.storage import Storage, attempt_prefix, log_key
 
 
 class Shelf:
@@ -22,6 +23,7 @@ class Shelf:
     def __init__(self, storage: Storage, claim: Claim, *, check: Callable[[], None]) -> None:
         self._storage = storage
         self._prefix = attempt_prefix(claim.job_id, claim.token)
+        self._log_key = log_key(claim.job_id, claim.token)
         self._check = check
         self._state_keys: frozenset[str] = frozenset()  # of the newest state: the job would go on from it
 
@@ -48,6 +50,10 @@ class Shelf:
         kinds = [(name, kind_of(name.as_posix())) for name in names]
         artifacts = [self._artifact(output / name, name, kind) for name, kind in kinds if kind is not None]
         return [*artifacts, self._artifact(log, Path(log.name), ArtifactKind.LOG)]
+
+    def store_log(self, log: Path) -> None:
+        """Store the log as it is by now, for those who look at the attempt."""
+        self._storage.put_log(log, self._log_key)
 
     def _artifact(self, path: Path, name: Path, kind: ArtifactKind) -> NewArtifact:
         return NewArtifact(kind=kind, media_type=media_type_of(name.as_posix()), **self._store(path, name))

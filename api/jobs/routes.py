@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import AwareDatetime
 from sse_starlette import EventSourceResponse
 
@@ -13,6 +14,7 @@ from api import dispatch
 from api.auth import Caller
 from api.conditional import has_tag, quoted
 from api.errors import responses
+from api.jobs import logs as attempt_logs
 from api.jobs import service, watching
 from api.jobs.documents import Document, request_body
 from api.jobs.schemas import AttemptList, EventPage, JobPage, JobView, MetricSeries, Verdict
@@ -25,6 +27,8 @@ from api.store.states import State
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 LARGEST_SEQ = 2**31 - 1
+LARGEST_SIZE = 2**53 - 1
+END_OF_LOG = "Bytes of the log so far; as `after`, it gives what comes next."
 BODY_PROBLEMS = responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 NOT_FOUND = responses(HTTPStatus.NOT_FOUND)
 ASKED: dict[str, Any] = {
@@ -289,3 +293,28 @@ def metrics(
 def attempts(job_id: JobId, caller: Caller, session: ReadSession) -> AttemptList:
     """Which worker tried, when, and how it ended."""
     return service.attempts(session, caller, job_id)
+
+
+@router.get(
+    "/{job_id}/logs",
+    summary="What an attempt has printed",
+    response_class=PlainTextResponse,
+    responses={
+        **responses(HTTPStatus.NOT_FOUND, HTTPStatus.GONE),
+        HTTPStatus.OK: {"headers": {attempt_logs.END: {"description": END_OF_LOG, "schema": {"type": "string"}}}},
+    },
+)
+def logs(
+    *,
+    job_id: JobId,
+    caller: Caller,
+    session: ReadSession,
+    resources: Shared,
+    token: Annotated[int | None, Query(description="The attempt's; the newest without.", ge=1, le=LARGEST_SEQ)] = None,
+    after: Annotated[int, Query(description="Bytes that are known.", ge=0, le=LARGEST_SIZE)] = 0,
+    tail: Annotated[int | None, Query(description="Only so many lines, the last.", ge=0, le=10_000)] = None,
+) -> Response:
+    """Some seconds behind while the attempt runs, whole once it has ended; empty before the first attempt."""
+    log = attempt_logs.find(session, caller, job_id, storage=resources.storage, token=token)
+    chunks = log.following(after) if tail is None else iter([log.last_lines(tail, after)])
+    return StreamingResponse(chunks, media_type="text/plain", headers={attempt_logs.END: str(log.size)})

@@ -37,6 +37,7 @@ class JobLinks(_View):
     events: str
     metrics: str
     attempts: str
+    logs: str
     artifacts: str
     pause: str
     resume: str
@@ -86,7 +87,7 @@ class JobSummary(_View):
         """Show a row."""
         columns = {name: getattr(job, name) for name in cls.model_fields if hasattr(job, name)}
         here = f"/v1/jobs/{job.id}"
-        parts = ("events", "metrics", "attempts", "artifacts", "pause", "resume", "cancel", "retry")
+        parts = ("events", "metrics", "attempts", "logs", "artifacts", "pause", "resume", "cancel", "retry")
         links = JobLinks(self=here, **{part: f"{here}/{part}" for part in parts})
         readable = job.state == State.SUCCEEDED or (is_terminal(job.state) and job.kept_cycle is not None)
         checkpoint_uri = f"{here}/checkpoint" if readable else None

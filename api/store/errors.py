@@ -43,6 +43,17 @@ class SweepBudgetSpent(StoreError):
         super().__init__(f"The sweep has used {used:,.0f} of the {budget:,.0f} slot-seconds of its budget.")
 
 
+class AttemptNotFound(StoreError):
+    """The job has had no attempt with the token."""
+
+    code = "attempt_not_found"
+    fault = Fault.USER
+    next_step = "Take a `token` of `GET /v1/jobs/{id}/attempts`, or leave it out for the newest attempt."
+
+    def __init__(self, token: int) -> None:
+        super().__init__(f"The job has no attempt with the token {token}.")
+
+
 class ArtifactNotFound(StoreError):
     """No published artifact of this tenant has the id."""
 

@@ -1,18 +1,20 @@
 """Which stored files nobody can ask for any more.
 
 A file counts as long as a row names it: an artifact that has not expired, or the state from which a job would go on.
+A log counts as long as the files of its job do.
 Rows go first and files later, so that no row ever names a file that was deleted.
 """
 
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, func, not_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.models import Artifact, Checkpoint, Job, ManifestFile
 from api.store.sources import awaited_jobs
 from api.store.states import State, is_terminal
+from api.store.storage import LOG_NAME
 
 TERMINAL = [state for state in State if is_terminal(state)]
 
@@ -22,9 +24,7 @@ def expire_files(session: Session, *, retention_s: float) -> None:
 
     Their artifacts are still listed, as expired.
     """
-    ended = select(Job.id).where(
-        Job.state.in_(TERMINAL), Job.finished_at < db_now(-retention_s), Job.id.not_in(awaited_jobs())
-    )
+    ended = select(Job.id).where(_has_expired(retention_s), Job.id.not_in(awaited_jobs()))
     kept = update(Artifact).where(Artifact.expired_at.is_(None), Artifact.job_id.in_(ended))
     session.execute(kept.values(expired_at=db_now()), execution_options={"synchronize_session": False})
     session.execute(
@@ -54,6 +54,21 @@ def referenced_keys(session: Session, keys: Collection[str]) -> set[str]:
     owners = {_owner(key) for key in keys}
     states = session.scalars(select(Checkpoint.manifest).where(Checkpoint.job_id.in_(owners)))
     return set(session.scalars(artifacts)) | (_keys(states) & set(keys))
+
+
+def kept_logs(session: Session, keys: Collection[str], *, retention_s: float | None) -> set[str]:
+    """Those of `keys` that are logs of jobs whose files are kept; for ever without a retention."""
+    logs = {key for key in keys if key.endswith(f"/{LOG_NAME}")}
+    owners = select(Job.id).where(Job.id.in_({_owner(key) for key in logs}))
+    if retention_s is not None:
+        owners = owners.where(not_(_has_expired(retention_s)))
+    kept = set(session.scalars(owners))
+    return {key for key in logs if _owner(key) in kept}
+
+
+def _has_expired(retention_s: float) -> ColumnElement[bool]:
+    """Of a job: that it ended so long ago that its files are not kept any more."""
+    return and_(Job.state.in_(TERMINAL), Job.finished_at < db_now(-retention_s))
 
 
 def _keys(manifests: Iterable[list[ManifestFile]]) -> set[str]:

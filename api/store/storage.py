@@ -21,6 +21,7 @@ from api.store.opening import open_store, telling
 PART_BYTES = 8 * 1024 * 1024
 PARTS_AT_ONCE = 4  # so that an upload holds 32 MiB in memory, and a slow line still ends each part within its 30 s
 KEYS_AT_ONCE = 1000
+LOG_NAME = "log"
 
 
 class Stored(NamedTuple):
@@ -36,8 +37,13 @@ def attempt_prefix(job_id: str, token: int) -> str:
     return f"jobs/{job_id}/attempts/{token}"
 
 
+def log_key(job_id: str, token: int) -> str:
+    """Where the log of a claim lies; the claim's attempt is the row that names it."""
+    return f"{attempt_prefix(job_id, token)}/{LOG_NAME}"
+
+
 class Storage:
-    """Immutable files under content-addressed keys.
+    """Immutable files under content-addressed keys, and logs that grow.
 
     Args:
         uri: `file:///folder`, made if missing, or `s3://bucket/prefix`, whose bucket must be there.
@@ -75,6 +81,15 @@ class Storage:
         if isinstance(self._store, LocalStore):
             _sync(Path(str(self._store.prefix)), key)
         return Stored(sha256, _verify(key, sha256, self.iterate(key)), key)
+
+    def put_log(self, path: Path, key: str) -> None:
+        """Store a log under its `log_key`, in the place of the shorter one that was there. It need not survive a crash.
+
+        Raises:
+            OSError: As in `put_file`.
+        """
+        with telling(self._store, key):
+            obstore.put(self._store, key, path, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
     def iterate(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Bytes from `offset`, `length` of them or all that follow, in parts.

@@ -8,7 +8,7 @@ import pytest
 from api import collector
 from api.settings import Settings
 from api.store import jobs, leases
-from api.store.storage import Storage, attempt_prefix
+from api.store.storage import Storage, attempt_prefix, log_key
 
 NOTHING_LASTS = 1e-9  # days
 
@@ -132,3 +132,14 @@ def test_young_files_stay_as_their_rows_may_be_about_to_be_written(service):
     stored = store(service, service.claim(), b"being published")
     collector.run_round(replace(resources, settings=patient))
     assert resources.storage.head(stored.key) > 0
+
+
+def test_a_log_stays_as_long_as_its_job_s_files(service, collect, retention_days):
+    service.submit()
+    claim = service.claim()
+    source = service.folder / "log"
+    source.write_text("words")
+    Storage(service.settings.storage_uri).put_log(source, log_key(claim.job_id, claim.token))
+    assert collect() == [b"words"]
+    service.finish(claim, {})
+    assert collect() == ([] if retention_days else [b"words"])

@@ -17,7 +17,7 @@ from api.store.database import create_database, db_now
 from api.store.models import Job
 from api.store.placement import Placement, living_workers
 from api.store.states import State, is_terminal
-from api.store.storage import Storage
+from api.store.storage import Storage, log_key
 from sentinel.models.checking.fresh_process import reload_elsewhere
 from sentinel.spec import parse_spec
 from worker.metrics import WorkerMetrics
@@ -133,6 +133,8 @@ def test_an_experiment_that_the_user_must_mend_fails_at_once_and_says_so(bench):
     assert set(job.error) == {"code", "fault", "message", "next_step", "log_tail"}
     assert len(bench.attempts(job_id)) == 1
     assert bench.artifacts(job_id) == []
+    log = b"".join(Storage(bench.settings.storage_uri).iterate(log_key(job_id, 1)))
+    assert b"PathNotAllowed" in log
 
 
 def test_a_cancel_without_grace_stops_the_child_and_publishes_nothing(bench, wait_until_gone):
