@@ -13,7 +13,7 @@ from uuid import uuid4
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.errors import MEDIA_TYPE, Problem
+from api.errors import MEDIA_TYPE, Problem, kind_of
 from api.headers import EVERY_ANSWER
 
 HEAD_PATIENCE_S = 20.0  # from the connection's beginning, or the first byte of a later request
@@ -77,12 +77,10 @@ class Connection(H11Protocol):
         request_id = uuid4().hex
         code = CODES.get(status, status.name.lower())
         body = Problem(
-            type=f"urn:sentinel:problem:{code}",
-            title=code.replace("_", " ").capitalize(),
+            **kind_of(code),
             status=status,
             detail=detail,
             instance="",
-            code=code,
             request_id=request_id,
             next_step=NEXT_STEPS.get(status, "Send a request of HTTP/1.1."),
             errors=[],

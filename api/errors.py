@@ -3,14 +3,16 @@
 Every refusal leaves the service as `application/problem+json`, also those of the framework itself.
 """
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -124,6 +126,30 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     return {int(status): {"model": Problem, "description": status.phrase} for status in statuses}
 
 
+def codes_of(status: HTTPStatus) -> list[str]:
+    """Every code with which the service says a status."""
+    return [kind.code for kind, said in STATUS.items() if said == status]
+
+
+def example_of(code: str) -> dict[str, Any]:
+    """The problem of a code, as OpenAPI shows it."""
+    kind, status = next((kind, status) for kind, status in STATUS.items() if kind.code == code)
+    return Problem(
+        **kind_of(code),
+        status=status,
+        detail=inspect.cleandoc(kind.__doc__ or "").partition("\n")[0],
+        instance="/v1/jobs",
+        request_id="6f1d2c3b4a594877a0c1b2d3e4f50617",
+        next_step=kind.next_step,
+        errors=[],
+    ).model_dump()
+
+
+def kind_of(code: str) -> dict[str, str]:
+    """How a code names itself in a problem document."""
+    return {"type": f"urn:sentinel:problem:{code}", "title": code.replace("_", " ").capitalize(), "code": code}
+
+
 def problem(
     request: Request,
     *,
@@ -137,12 +163,10 @@ def problem(
 ) -> JSONResponse:
     """Build the one form in which the service says no."""
     body = Problem(
-        type=f"urn:sentinel:problem:{code}",
-        title=code.replace("_", " ").capitalize(),
+        **kind_of(code),
         status=status,
         detail=detail,
         instance=request.url.path,
-        code=code,
         request_id=request.state.request_id,
         next_step=next_step,
         errors=[ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in errors],
@@ -207,16 +231,29 @@ def _pointer(location: Sequence[str | int]) -> str:
     return "".join(f"/{part}" for part in (location[1:] if location[0] == "body" else location))
 
 
-def _of_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+def _of_http_exception(request: Request, error: HTTPException) -> Response:
     """What the framework refuses: unknown paths, wrong methods."""
     status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_at(request))
+        if request.method == "OPTIONS":
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
     return problem(
         request,
         status=status,
         code=status.name.lower(),
         detail=f"{request.method} {request.url.path}: {status.description or status.phrase}.",
-        next_step="See /openapi.json for the paths and methods of this service.",
-        headers=error.headers,
+        next_step="See /docs for the paths and methods of this service.",
+        headers=headers,
+    )
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What a path allows; the framework itself names the methods of one of its routes only."""
+    routes = (route for route in iter_route_contexts(request.app.routes) if route.methods)
+    return sorted(
+        {method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods or ()}
     )
 
 

@@ -6,6 +6,7 @@ HTTPS only (HSTS) is for whoever ends TLS to say.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from starlette.datastructures import MutableHeaders
 
@@ -24,3 +25,8 @@ def complete(headers: MutableHeaders) -> None:
     """Add what an answer does not say itself."""
     for name, value in EVERY_ANSWER.items():
         headers.setdefault(name, value)
+
+
+def described(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Name → description, as OpenAPI documents the headers of a response."""
+    return {name: {"description": said, "schema": {"type": "string"}} for name, said in headers.items()}

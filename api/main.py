@@ -17,6 +17,7 @@ from api import collector, errors, health, messenger, openapi, reconciler
 from api.artifacts.routes import router as artifacts
 from api.audit.routes import router as audit
 from api.auth import authorised
+from api.docs.routes import router as docs
 from api.gate import Gate
 from api.hub.routes import router as hub
 from api.jobs.routes import router as jobs
@@ -52,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("sentinel-pruning"),
         description="Prunes transformer language models and heals them.",
         lifespan=_serving,
-        docs_url=None,  # FastAPI's pages would load scripts from a CDN
+        docs_url=None,  # FastAPI's own page would load scripts from a CDN
         redoc_url=None,
         separate_input_output_schemas=False,
     )
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Gate, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestContext)
     app.include_router(health.router)
+    app.include_router(docs)
     app.include_router(_v1())
     app.include_router(hub, dependencies=[authorised], responses=EVERYWHERE)
     app.webhooks.include_router(messages)

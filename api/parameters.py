@@ -10,11 +10,13 @@ from api.store.jobs import Terms
 
 LARGEST_PRIORITY = 1000
 ID = r"^[!-~]{1,64}$"
-JobId = Annotated[str, Path(description="`job_…`", pattern=ID)]
+JOB_ID = "job_019b2f5e6a7c7d10b3c4d5e6f7081920"
+ARTIFACT_ID = "art_019b2f5e8c1e7a40a1b2c3d4e5f60718"
+JobId = Annotated[str, Path(description="`job_…`", pattern=ID, examples=[JOB_ID])]
 WebhookId = Annotated[str, Path(description="`whk_…`", pattern=ID)]
 DeliveryId = Annotated[str, Path(description="`dlv_…`", pattern=ID)]
 SweepId = Annotated[str, Path(description="`swp_…`", pattern=ID)]
-ArtifactId = Annotated[str, Path(description="`art_…`", pattern=ID)]
+ArtifactId = Annotated[str, Path(description="`art_…`", pattern=ID, examples=[ARTIFACT_ID])]
 UploadId = Annotated[str, Path(description="`upl_…`", pattern=ID)]
 KeyId = Annotated[str, Path(description="The middle part of `sntl_<id>_<secret>`.", pattern=ID)]
 OfKey = Annotated[str | None, Query(description="Of this key only.", pattern=ID)]

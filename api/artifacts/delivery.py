@@ -16,20 +16,38 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from api.artifacts.ranges import parse_range
 from api.conditional import has_tag, quoted
 from api.errors import responses
+from api.headers import described
 from api.resources import Resources, Shared
 from api.store.models import Artifact
 
 BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+LENGTH = described({"Content-Length": "Bytes of the answer.", "Content-Disposition": "A name for the file."})
+FILE = described(
+    {
+        "ETag": "The sha256 of the whole file, which never changes.",
+        "Repr-Digest": "The same as RFC 9530 writes it.",
+        "Accept-Ranges": "`bytes`",
+    }
+)
+RANGE = described({"Content-Range": "Which bytes of how many."})
 CONTENT_RESPONSES = {
-    **responses(HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
-    HTTPStatus.OK: BYTES,
-    HTTPStatus.PARTIAL_CONTENT: {**BYTES, "description": "The range that was asked for."},
-    HTTPStatus.NOT_MODIFIED: {"description": "The caller has these bytes."},
+    **responses(HTTPStatus.NOT_FOUND, HTTPStatus.GONE),
+    HTTPStatus.OK: {**BYTES, "headers": FILE | LENGTH},
+    HTTPStatus.PARTIAL_CONTENT: {
+        **BYTES,
+        "description": "The range that was asked for.",
+        "headers": FILE | LENGTH | RANGE,
+    },
+    HTTPStatus.NOT_MODIFIED: {"description": "The caller has these bytes.", "headers": FILE},
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: {
+        **responses(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)[HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE],
+        "headers": RANGE,
+    },
 }
 REDIRECT = {
     HTTPStatus.TEMPORARY_REDIRECT: {
         "description": "The file, or the range of it, is at the storage; ask there without the API key.",
-        "headers": {"Location": {"description": "Good for some minutes.", "schema": {"type": "string"}}},
+        "headers": described({"Location": "Good for some minutes."}),
     }
 }
 

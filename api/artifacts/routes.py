@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
 from api.artifacts import service, tar
-from api.artifacts.delivery import CONTENT_RESPONSES, REDIRECT, Delivery, attachment
+from api.artifacts.delivery import CONTENT_RESPONSES, LENGTH, REDIRECT, Delivery, attachment
 from api.artifacts.schemas import ArtifactList
 from api.auth import Caller
 from api.errors import responses
@@ -28,7 +28,10 @@ def of_job(job_id: JobId, caller: Caller, session: ReadSession) -> ArtifactList:
     response_class=StreamingResponse,
     responses={
         **responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE),
-        HTTPStatus.OK: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}},
+        HTTPStatus.OK: {
+            "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
+            "headers": LENGTH,
+        },
     },
 )
 def checkpoint(job_id: JobId, caller: Caller, session: ReadSession, resources: Shared) -> StreamingResponse:

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.parameters import ARTIFACT_ID
 from api.store.models import Artifact, ArtifactKind
 
 
@@ -19,9 +20,12 @@ class ArtifactView(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: str
+    id: str = Field(examples=[ARTIFACT_ID])
     kind: ArtifactKind
-    path: str = Field(description="Within the job's output, e.g. `checkpoint/config.json`.")
+    path: str = Field(
+        description="Within the job's output, e.g. `checkpoint/config.json`.",
+        examples=["checkpoint/config.json"],
+    )
     sha256: str
     bytes: int
     media_type: str

@@ -14,9 +14,10 @@ from api import dispatch
 from api.auth import Caller
 from api.conditional import has_tag, quoted
 from api.errors import responses
+from api.headers import described
 from api.jobs import logs as attempt_logs
 from api.jobs import service, watching
-from api.jobs.documents import Document, request_body
+from api.jobs.documents import EXAMPLE, Document, request_body
 from api.jobs.schemas import AttemptList, EventPage, JobPage, JobView, MetricSeries, Verdict
 from api.jobs.sources import CallersSources
 from api.parameters import ID, AskedTerms, Cursor, Grace, IdempotencyKey, JobId, Limit
@@ -31,11 +32,21 @@ LARGEST_SIZE = 2**53 - 1
 END_OF_LOG = "Bytes of the log so far; as `after`, it gives what comes next."
 BODY_PROBLEMS = responses(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 NOT_FOUND = responses(HTTPStatus.NOT_FOUND)
+TAG = described({"ETag": "Of the job as it is now; `If-None-Match` takes it."})
+PROMISE: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.CREATED: {
+        "headers": TAG
+        | described(
+            {"Location": "Where the job is.", "Idempotent-Replayed": "`true` if an earlier request made the job."}
+        )
+    }
+}
 ASKED: dict[str, Any] = {
     "status_code": HTTPStatus.ACCEPTED,
     "responses": {
         **responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
-        HTTPStatus.OK: {"model": JobView, "description": "The job is so already."},
+        HTTPStatus.OK: {"model": JobView, "description": "The job is so already.", "headers": TAG},
+        HTTPStatus.ACCEPTED: {"headers": TAG},
     },
 }
 
@@ -44,8 +55,8 @@ ASKED: dict[str, Any] = {
     "",
     status_code=HTTPStatus.CREATED,
     summary="Submit a job",
-    responses=BODY_PROBLEMS,
-    openapi_extra=request_body("Spec"),
+    responses=BODY_PROBLEMS | PROMISE,
+    openapi_extra=request_body("Spec", example=EXAMPLE),
 )
 def submit(
     *,
@@ -91,7 +102,7 @@ def _promise(response: Response, submitted: service.Written) -> JobView:
     "/validate",
     summary="Check a spec without running it",
     responses=BODY_PROBLEMS,
-    openapi_extra=request_body("Spec"),
+    openapi_extra=request_body("Spec", example=EXAMPLE),
 )
 def validate(document: Document, sources: CallersSources, session: ReadSession, resources: Shared) -> Verdict:
     """All mistakes at once; or the spec with every default filled in, what it will take, and where it fits."""
@@ -123,7 +134,11 @@ def page(
     "/{job_id}",
     summary="Show a job, or wait until it changes",
     response_model=JobView,
-    responses={**NOT_FOUND, HTTPStatus.NOT_MODIFIED: {"description": "The job is as If-None-Match says."}},
+    responses={
+        **NOT_FOUND,
+        HTTPStatus.OK: {"headers": TAG},
+        HTTPStatus.NOT_MODIFIED: {"description": "The job is as If-None-Match says.", "headers": TAG},
+    },
 )
 async def show(
     *,
@@ -197,7 +212,7 @@ def resume(
     "/{job_id}/retry",
     status_code=HTTPStatus.CREATED,
     summary="Run an ended job again, as a new job",
-    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+    responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT) | PROMISE,
 )
 def retry(
     *,
@@ -301,7 +316,7 @@ def attempts(job_id: JobId, caller: Caller, session: ReadSession) -> AttemptList
     response_class=PlainTextResponse,
     responses={
         **responses(HTTPStatus.NOT_FOUND, HTTPStatus.GONE),
-        HTTPStatus.OK: {"headers": {attempt_logs.END: {"description": END_OF_LOG, "schema": {"type": "string"}}}},
+        HTTPStatus.OK: {"headers": described({attempt_logs.END: END_OF_LOG})},
     },
 )
 def logs(

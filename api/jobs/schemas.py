@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from api.artifacts.schemas import ArtifactView
 from api.errors import ProblemField
+from api.parameters import JOB_ID
 from api.store.models import Artifact, Attempt, Job, JobEvent, Metric, Outcome
 from api.store.placement import Placement
 from api.store.states import State, is_terminal
@@ -48,14 +49,14 @@ class JobLinks(_View):
 class JobSummary(_View):
     """One job in a list."""
 
-    id: str
+    id: str = Field(examples=[JOB_ID])
     key_id: str | None = Field(description="Of the key that submitted it.")
-    parent_id: str | None = Field(description="The job that this one tries again.")
-    sweep_id: str | None = Field(description="The sweep that it belongs to.")
-    point: dict[str, Any] | None = Field(description="What the grid of its sweep says of it.")
+    parent_id: str | None = Field(description="The job that this one tries again.", examples=[None])
+    sweep_id: str | None = Field(description="The sweep that it belongs to.", examples=[None])
+    point: dict[str, Any] | None = Field(description="What the grid of its sweep says of it.", examples=[None])
     name: str | None = Field(description="As the spec names it; need not be unique.")
     state: State
-    phase: str | None = Field(description="What a running job is doing.")
+    phase: str | None = Field(description="What a running job is doing.", examples=["healing"])
     cycle: int | None = Field(description="The latest cycle, from 1.")
     kept_cycle: int | None = Field(description="The latest cycle whose state is kept, behind which a run can go on.")
     progress: float = Field(description="Share that is done, 0 to 1.")
