@@ -4,8 +4,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SCHEDULES ?= 20
 DATABASE ?= sqlite
+EXAMPLES ?= 100
 
-.PHONY: help setup demo serve test coverage check bench faults lock clean
+.PHONY: help setup demo serve test coverage check bench faults fuzz lock clean
 
 help: ## Show the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,9 @@ bench: setup ## Measure what the README claims
 faults: setup ## Break the service SCHEDULES times on DATABASE, as a seed says, and check every history; kill 20 healings
 	$(BIN)/python -m tests.faults --schedules $(SCHEDULES) --database $(DATABASE)
 	$(BIN)/python -m tests.faults.healing_kills --kills 20
+
+fuzz: setup ## Ask the service everything that its description allows, and EXAMPLES more requests of each operation
+	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/integration/api/test_contract.py
 
 lock: ## Pin the newest allowed versions into constraints.txt
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

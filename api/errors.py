@@ -251,10 +251,10 @@ def _of_http_exception(request: Request, error: HTTPException) -> Response:
 
 def _methods_at(request: Request) -> list[str]:
     """What a path allows; the framework itself names the methods of one of its routes only."""
-    routes = (route for route in iter_route_contexts(request.app.routes) if route.methods)
-    return sorted(
-        {method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods or ()}
-    )
+    path = request.scope["path"]
+    routes = [each for each in iter_route_contexts(request.app.routes) if each.methods and each.path_regex.match(path)]
+    own = [route for route in routes if route.path == path]  # of `/v1/jobs/validate`, not of `/v1/jobs/{job_id}`
+    return sorted({method for route in own or routes for method in route.methods or ()})
 
 
 def _of_database_failure(request: Request, error: Exception) -> JSONResponse:

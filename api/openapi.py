@@ -43,6 +43,8 @@ def build(app: FastAPI) -> dict[str, Any]:
     )
     examples = Examples(document)
     for operation in _operations(document):
+        for parameter in operation.get("parameters", ()):
+            parameter["schema"] = _without_null(parameter["schema"])
         _add_refusals(operation)
         for status, response in operation["responses"].items():
             _describe(HTTPStatus(int(status)), response)
@@ -53,6 +55,14 @@ def build(app: FastAPI) -> dict[str, Any]:
 def _operations(document: Json) -> Iterator[Json]:
     for path in document["paths"].values():
         yield from (operation for method, operation in path.items() if method in METHODS)
+
+
+def _without_null(schema: Json) -> Json:
+    """A parameter can be left out, but no query and no header can say null."""
+    kinds = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    return {key: value for key, value in schema.items() if key != "anyOf"} | kinds[0]
 
 
 def _add_refusals(operation: Json) -> None:

@@ -1,14 +1,25 @@
 """Parameters that several routers share. Printable ASCII, because PostgreSQL refuses NUL in any text."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from api.settings import LONGEST_GRACE_S
 from api.store.jobs import Terms
 
 LARGEST_PRIORITY = 1000
+
+
+def _refuse_number(value: Any) -> Any:  # noqa: ANN401 - whatever a query says
+    """Seconds since 1970 are no time of RFC 3339, though Pydantic would take them."""
+    if isinstance(value, str) and "T" not in value.upper() and " " not in value:
+        raise PydanticCustomError("time_format", "Write a time as RFC 3339 does: 2027-01-01T22:00:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
 ID = r"^[!-~]{1,64}$"
 JOB_ID = "job_019b2f5e6a7c7d10b3c4d5e6f7081920"
 ARTIFACT_ID = "art_019b2f5e8c1e7a40a1b2c3d4e5f60718"
@@ -39,8 +50,8 @@ Cursor = Annotated[str | None, Query(description="`next_cursor` of the page befo
 
 def _terms(
     priority: Annotated[int, Query(description="Higher runs first.", ge=-LARGEST_PRIORITY, le=LARGEST_PRIORITY)] = 0,
-    not_before: Annotated[AwareDatetime | None, Query(description="When a job may start; at once without.")] = None,
-    deadline: Annotated[AwareDatetime | None, Query(description="When a job fails if it has not ended.")] = None,
+    not_before: Annotated[Time | None, Query(description="When a job may start; at once without.")] = None,
+    deadline: Annotated[Time | None, Query(description="When a job fails if it has not ended.")] = None,
 ) -> Terms:
     return Terms(priority=priority, not_before=not_before, deadline=deadline)
 

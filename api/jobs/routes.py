@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import AwareDatetime
 from sse_starlette import EventSourceResponse
 
 from api import dispatch
@@ -20,7 +19,7 @@ from api.jobs import service, watching
 from api.jobs.documents import EXAMPLE, Document, request_body
 from api.jobs.schemas import AttemptList, EventPage, JobPage, JobView, MetricSeries, Verdict
 from api.jobs.sources import CallersSources
-from api.parameters import ID, AskedTerms, Cursor, Grace, IdempotencyKey, JobId, Limit
+from api.parameters import ID, AskedTerms, Cursor, Grace, IdempotencyKey, JobId, Limit, Time
 from api.resources import ReadSession, Shared, WriteSession
 from api.store.jobs import JobFilter
 from api.store.states import State
@@ -118,8 +117,8 @@ def page(
     state: State | None = None,
     name: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")] = None,
     sweep: Annotated[str | None, Query(description="Only jobs of this sweep.", pattern=ID)] = None,
-    created_after: Annotated[AwareDatetime | None, Query(description="Only jobs submitted later.")] = None,
-    created_before: Annotated[AwareDatetime | None, Query(description="Only jobs submitted earlier.")] = None,
+    created_after: Annotated[Time | None, Query(description="Only jobs submitted later.")] = None,
+    created_before: Annotated[Time | None, Query(description="Only jobs submitted earlier.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> JobPage:

@@ -20,7 +20,7 @@ from api.connections import Connection
 from api.main import create_app
 from api.settings import Settings
 from api.store import jobs, leases
-from api.store.database import Database
+from api.store.database import Database, upgrade
 from api.store.files import NewArtifact
 from api.store.keys import create_key
 from api.store.models import ArtifactKind
@@ -131,6 +131,18 @@ class Service:
             media_type="application/octet-stream",
             storage_key=stored.key,
         )
+
+
+@contextmanager
+def running(home: Path) -> Iterator[Service]:
+    """A service of its own, for tests that share one."""
+    settings = Settings(home=home, redis_url=f"redis+socket://{home}/none.sock")
+    upgrade(settings.database_url)
+    app = create_app(settings)
+    with serving(app) as base_url:
+        service = Service(app, base_url, settings, home)
+        yield service
+        service.client.close()
 
 
 @pytest.fixture
