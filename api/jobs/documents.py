@@ -36,7 +36,7 @@ from sentinel.spec import (
 )
 
 _Check = Callable[[Sequence[Path]], object]
-EXAMPLE = {"name": "quarter-smaller", "model": "builtin/llama", "prune": {"target": {"sparsity": 0.25}}}
+EXAMPLE = {"name": "smaller", "model": {"source": "builtin", "id": "llama"}, "prune": {"target": {"sparsity": 0.25}}}
 
 
 # Without a body parameter FastAPI documents none.

@@ -134,9 +134,9 @@ class Service:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[Service]:
-    """A service of its own, for tests that share one."""
-    settings = Settings(home=home, redis_url=f"redis+socket://{home}/none.sock")
+def running(home: Path, **more_settings: object) -> Iterator[Service]:
+    """A service that tests share."""
+    settings = Settings(home=home, redis_url=f"redis+socket://{home}/none.sock", **more_settings)
     upgrade(settings.database_url)
     app = create_app(settings)
     with serving(app) as base_url:

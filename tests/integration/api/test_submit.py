@@ -164,6 +164,20 @@ def test_racing_retries_make_one_job(service, spec):
     assert len(service.client.get("/v1/jobs").json()["data"]) == 1
 
 
+@on_both_databases
+def test_of_racing_requests_with_one_key_one_wins(service, spec):
+    """Nobody is told to come again: whoever loses waits for the winner's commit."""
+
+    def post(seed):
+        return service.client.post("/v1/jobs", json=spec | {"seed": seed}, headers={"Idempotency-Key": "race"})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(post, range(8)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [422] * 7
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 422} == {"idempotency_mismatch"}
+    assert len(service.client.get("/v1/jobs").json()["data"]) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "status", "code"),
     [

@@ -1,0 +1,251 @@
+"""Requests that mean harm: each is refused with its code, and meanwhile the service answers everybody else."""
+
+import json
+import socket
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from api import connections, middleware
+from api.jobs.parsing import PARSERS, Unparsable, parse
+from tests.integration.api.conftest import running
+from tests.integration.api.objects import artifact
+
+YAML = {"Content-Type": "application/yaml"}
+JSON = {"Content-Type": "application/json"}
+LAUGHS = "a: &a [lol]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 10)}]}}\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    hosts = ["sentinel.example", "other.example:8443"]
+    with running(tmp_path_factory.mktemp("hostile"), max_body_bytes=4096, allowed_hosts=hosts) as service:
+        yield service
+
+
+@pytest.fixture
+def connect(service):
+    """Opens bare connections to the service."""
+    address = urlsplit(service.base_url)
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=20))
+
+
+def read_answer(connection):
+    """Status and problem of what comes until the service closes the connection; None if it says nothing."""
+    text = b""
+    while part := connection.recv(65536):
+        text += part
+    if not text:
+        return None
+    head, _, body = text.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert b"x-content-type-options: nosniff" in head.lower()
+    return int(head.split()[1]), json.loads(body)["code"]
+
+
+def refused(answer):
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    return answer.status_code, answer.json()["code"]
+
+
+def is_answered(service):
+    return service.client.get("/v1/jobs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{f"X-{number}": "1" for number in range(101)}, {f"X-{number}": "x" * 1000 for number in range(20)}],
+    ids=["many", "long"],
+)
+def test_a_flood_of_headers(service, headers):
+    assert refused(service.client.get("/v1/jobs", headers=headers)) == (431, "head_too_large")
+    assert is_answered(service)
+
+
+def test_a_head_without_an_end(service, connect):
+    connection = connect()
+    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000)
+    assert read_answer(connection) == (431, "head_too_large")
+    assert is_answered(service)
+
+
+def test_a_long_path_and_a_long_query(service):
+    assert refused(service.client.get("/v1/" + "x" * 9000)) == (414, "target_too_long")
+    assert refused(service.client.get("/v1/jobs", params={"name": "x" * 9000})) == (414, "target_too_long")
+
+
+def test_what_is_no_http(service, connect):
+    connection = connect()
+    connection.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
+    assert read_answer(connection) == (400, "bad_request")
+    assert is_answered(service)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/validate"])
+def test_a_flood_of_body(service, path, declared):
+    content = b" " * 5000 if declared else (b" " * 1000 for _ in range(1000))
+    try:
+        answer = service.client.post(path, content=content, headers=JSON)
+    except httpx.WriteError:  # the service may hang up while there is more to come
+        assert not declared
+    else:
+        assert refused(answer) == (413, "body_too_large")
+    assert is_answered(service)
+
+
+def test_a_body_that_drips(service, connect, monkeypatch):
+    monkeypatch.setattr(middleware, "PATIENCE_S", 0.3)
+    connection = connect()
+    head = f"Host: {urlsplit(service.base_url).netloc}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+    key = service.client.headers["Authorization"]
+    connection.sendall(f"POST /v1/jobs HTTP/1.1\r\n{head}Authorization: {key}\r\n\r\n[".encode())
+    assert is_answered(service)
+    assert read_answer(connection) == (408, "body_too_slow")
+
+
+@pytest.mark.parametrize(("sent", "answer"), [(b"GET /livez HT", (408, "head_too_slow")), (b"", None)])
+def test_a_head_that_does_not_come(service, connect, monkeypatch, sent, answer):
+    monkeypatch.setattr(connections, "HEAD_PATIENCE_S", 0.3)
+    connection = connect()
+    connection.sendall(sent)
+    assert is_answered(service)
+    assert read_answer(connection) == answer
+
+
+def test_a_later_head_that_does_not_come(service, connect, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_PATIENCE_S", 0.3)
+    connection = connect()
+    connection.sendall(f"GET /livez HTTP/1.1\r\nHost: {urlsplit(service.base_url).netloc}\r\n\r\n".encode())
+    assert b" 200 " in connection.recv(65536)
+    connection.sendall(b"GET")
+    assert read_answer(connection) == (408, "head_too_slow")
+
+
+def test_hundreds_of_connections_that_say_nothing(service, connect):
+    for _ in range(300):
+        connect()
+    assert is_answered(service)
+
+
+def test_a_patient_reader_is_not_cut_off(service, monkeypatch):
+    """Both limits are for requests; waiting for an answer has its own."""
+    monkeypatch.setattr(connections, "HEAD_PATIENCE_S", 0.2)
+    monkeypatch.setattr(middleware, "PATIENCE_S", 0.2)
+    job = service.submit()
+    tag = service.client.get(job["links"]["self"]).headers["ETag"]
+    answer = service.client.get(job["links"]["self"], params={"wait": 1}, headers={"If-None-Match": tag})
+    assert answer.status_code == 304
+    service.client.post(job["links"]["cancel"])
+
+
+@pytest.mark.parametrize("ranges", [2, 500])
+def test_a_flood_of_ranges_is_one_file(service, ranges):
+    content = f"/v1/artifacts/{artifact(service)}/content"
+    wanted = ",".join(f"{number}-{number}" for number in range(ranges))
+    answer = service.client.get(content, headers={"Range": f"bytes={wanted}"})
+    assert (answer.status_code, answer.content) == (200, service.client.get(content).content)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example:{port}", "localhost:1", "localhost", "a@localhost:{port}", "", "\xff"],
+)
+def test_a_host_that_this_is_not(service, host):
+    """A page of `evil.example` lets that name point to this address."""
+    port = urlsplit(service.base_url).port
+    answer = service.client.get("/v1/jobs", headers={"Host": host.format(port=port).encode("latin-1")})
+    assert refused(answer) == (421, "host_not_allowed")
+
+
+@pytest.mark.parametrize("host", ["localhost:{port}", "LOCALHOST:{port}", "127.0.0.1:{port}", "[::1]:{port}"])
+def test_a_host_that_this_is(service, host):
+    port = urlsplit(service.base_url).port
+    assert service.client.get("/v1/jobs", headers={"Host": host.format(port=port)}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("sentinel.example", 200), ("sentinel.example:9000", 200), ("other.example:8443", 200), ("other.example", 421)],
+)
+def test_hosts_that_the_operator_allows(service, host, status):
+    assert service.client.get("/v1/jobs", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://[", "\xff"])
+def test_a_page_of_somebody_else_s(service, spec, origin):
+    headers = {"Origin": origin.encode("latin-1")}
+    assert refused(service.client.post("/v1/jobs", json=spec, headers=headers)) == (403, "origin_not_allowed")
+    read = service.client.get("/v1/jobs", headers=headers)
+    assert read.status_code == 200
+    assert not [name for name in read.headers if name.startswith("access-control")]
+    asked = service.client.options("/v1/jobs", headers=headers | {"Access-Control-Request-Method": "POST"})
+    assert not [name for name in asked.headers if name.startswith("access-control")]
+
+
+def test_a_page_of_its_own(service, spec):
+    answer = service.client.post("/v1/jobs/validate", json=spec, headers={"Origin": service.base_url})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (LAUGHS, YAML),
+        (MERGES, YAML),
+        ("a: &a [*a]", YAML),
+        ("[" * 3000, YAML),
+        ("{a: " * 1000, YAML),
+        ("[" * 40 + "]" * 40, YAML),
+        ("a: .nan", YAML),
+        ("a: 2026-01-01", YAML),
+        ("1: 2", YAML),
+        ("a: 0x" + "f" * 3000, YAML),
+        ("a: !!binary aGk=", YAML),
+        ("[" * 40 + "]" * 40, JSON),
+        ('{"a": NaN}', JSON),
+        ('{"a": 1e999}', JSON),
+        ('{"name": "\\ud800"}', JSON),
+        ('{"\\u0000": 1}', JSON),
+        ('{"seed": ' + "9" * 3000 + "}", JSON),
+        ('{"seed": ' + "9" * 30 + "}", JSON),
+    ],
+)
+def test_a_document_that_says_too_much(service, body, headers):
+    answer = service.client.post("/v1/jobs", content=body, headers=headers)
+    assert refused(answer) == (422, "spec_invalid")
+    assert [error["code"] for error in answer.json()["errors"]] == ["document_unparsable"]
+    assert is_answered(service)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["%00", "%ff", "%ed%a0%80", "..%2f..%2fetc", "%0d%0aX:1", ";x=1", "%F0%9F%92%A3", "x" * 65, "%"],
+)
+@pytest.mark.parametrize("path", ["/v1/jobs/{}", "/v1/jobs/{}/logs", "/v1/artifacts/{}/content", "/docs/{}", "/{}"])
+def test_odd_characters_in_a_path(service, path, part):
+    answer = service.client.get(path.format(part))
+    assert answer.status_code in (404, 422)
+    refused(answer)
+
+
+@pytest.mark.parametrize(
+    "query", ["name=%00", "name=%ff", "cursor=%ff", "state=%00", "limit=1e3", "name=a&name=b", "=", "&&"]
+)
+def test_odd_characters_in_a_query(service, query):
+    assert service.client.get(f"/v1/jobs?{query}").status_code in (200, 400, 422)
+
+
+@pytest.mark.parametrize("media_type", PARSERS)
+def test_a_document_of_very_many_values(media_type):
+    assert parse(media_type, f"[{'0,' * 9000}0]".encode())
+    with pytest.raises(Unparsable, match="10000 values"):
+        parse(media_type, f"[{'0,' * 11_000}0]".encode())
