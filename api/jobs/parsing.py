@@ -6,7 +6,7 @@ neither exhaust what comes after nor be unprintable in an answer. Knows nothing 
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Never
 
@@ -66,20 +66,26 @@ def _check(document: Any) -> None:  # noqa: ANN401 - whatever was parsed
         Unparsable: It is too deep or too large, or has a value that no JSON text has.
     """
     pending = [(document, 1)]
-    count = 0
+    count = 1
     while pending:
         value, depth = pending.pop()
-        count += 1
-        _check_size(depth, count)
-        match value:
-            case dict():
-                pending.extend((each, depth + 1) for pair in value.items() for each in pair)
-                if not all(isinstance(key, str) for key in value):
-                    raise Unparsable("the names of fields must be text")
-            case list():
-                pending.extend((each, depth + 1) for each in value)
-            case _:
-                _check_scalar(value)
+        children = _children(value)
+        count += len(children)
+        _check_size(depth, count)  # before any more are put down
+        pending.extend((each, depth + 1) for each in children)
+
+
+def _children(value: Any) -> Sequence[Any]:  # noqa: ANN401 - whatever was parsed
+    match value:
+        case dict():
+            if not all(isinstance(key, str) for key in value):
+                raise Unparsable("the names of fields must be text")
+            return [*value.keys(), *value.values()]
+        case list():
+            return value
+        case _:
+            _check_scalar(value)
+            return ()
 
 
 def _check_size(depth: int, count: int) -> None:

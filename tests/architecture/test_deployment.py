@@ -1,5 +1,6 @@
 """What deploys and describes the service names only what there is: settings, modules, files, metrics, codes."""
 
+import importlib
 import importlib.util
 import json
 import re
@@ -14,6 +15,7 @@ from api.main import create_app
 from api.settings import Settings
 from api.store import errors as store
 from sentinel.errors import SentinelError
+from worker.embedded import API_CONNECTIONS, MOST_CONNECTIONS
 from worker.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +78,14 @@ def test_commands_run_modules_that_there_are():
     assert modules >= {"worker", "worker.health", "alembic", "api.keys"}
     assert factories == {"api.main"}
     assert all(exists(module) for module in modules | factories)
+
+
+def test_the_image_serves_as_the_embedded_service_does():
+    (image,) = (json.loads(line) for line in re.findall(r'CMD (\["uvicorn".*\])$', DOCKERFILE, re.MULTILINE))
+    for option, value in (("--http", API_CONNECTIONS), ("--limit-concurrency", str(MOST_CONNECTIONS))):
+        assert image[image.index(option) + 1] == value
+    module, _, name = API_CONNECTIONS.partition(":")
+    assert hasattr(importlib.import_module(module), name)
 
 
 def test_the_runbook_names_services_that_there_are():

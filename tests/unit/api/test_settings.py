@@ -79,3 +79,12 @@ def test_settings_never_change():
 
 def test_every_setting_is_documented():
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_hosts_are_parted_by_commas_and_have_no_scheme(monkeypatch):
+    assert Settings().allowed_hosts == []
+    monkeypatch.setenv("SENTINEL_ALLOWED_HOSTS", "Sentinel.example, other:8443,[::1]:80,")
+    assert Settings().allowed_hosts == ["sentinel.example", "other:8443", "[::1]:80"]
+    for wrong in ("https://sentinel.example", "*", "a b", "a:b"):
+        with pytest.raises(ValidationError, match="is no host"):
+            Settings(allowed_hosts=[wrong])

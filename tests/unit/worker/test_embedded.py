@@ -7,7 +7,9 @@ from worker.embedded import as_environment, ensure_key
 
 
 def test_children_read_the_same_settings(tmp_path, monkeypatch):
-    settings = Settings(home=tmp_path / "home", model_roots=[tmp_path, tmp_path / "b"], lease_s=7, port=1234)
+    settings = Settings(
+        home=tmp_path / "home", model_roots=[tmp_path, tmp_path / "b"], lease_s=7, port=1234, allowed_hosts=["a", "b:1"]
+    )
     for name, text in as_environment(settings).items():
         monkeypatch.setenv(name, text)
     assert Settings() == settings
