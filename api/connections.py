@@ -74,6 +74,9 @@ class Connection(H11Protocol):
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         self._stop_watching()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # it has been answered, and goes on sending
+            self.transport.close()
+            return
         request_id = uuid4().hex
         code = CODES.get(status, status.name.lower())
         body = Problem(

@@ -2,7 +2,7 @@
 
 import json
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -128,6 +128,26 @@ def test_a_later_head_that_does_not_come(service, connect, monkeypatch):
     assert b" 200 " in connection.recv(65536)
     connection.sendall(b"GET")
     assert read_answer(connection) == (408, "head_too_slow")
+
+
+def test_a_body_that_goes_on_after_it_was_refused(service, connect, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_PATIENCE_S", 0.3)
+    connection = connect()
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: {urlsplit(service.base_url).netloc}\r\nContent-Length: 99999\r\n\r\n"
+    connection.sendall(head.encode())
+    assert b" 413 " in connection.recv(65536)
+    with suppress(ConnectionError):
+        for _ in range(100):
+            connection.sendall(b"x")
+            connection.settimeout(0.05)
+            try:
+                assert connection.recv(65536) == b""
+            except TimeoutError:
+                continue
+            break
+        else:
+            raise AssertionError("the connection is still open")
+    assert is_answered(service)
 
 
 def test_hundreds_of_connections_that_say_nothing(service, connect):
