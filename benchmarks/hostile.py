@@ -1,4 +1,6 @@
-"""Claim: while a flood of hostile requests runs, the 99th percentile of a normal request at most doubles.
+"""How much slower a normal request is while a flood of hostile ones runs: the ratio of the 99th percentiles.
+
+The aim is that it at most doubles on a machine with a core for each: the flood, the service and the reader share them.
 
 One process serves the API with the options of the embedded service; another sends the flood over some connections, each
 of which sends again as soon as it is refused; this one reads a job, by turns without the flood and with it. Every kind

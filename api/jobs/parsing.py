@@ -14,6 +14,7 @@ import yaml
 
 DEEPEST = 32
 MOST_VALUES = 10_000  # a spec has some hundred
+COMMAS_OF_PROSE = 10  # for each value that may be there: a body of 1 MiB with more commas is no text
 LARGEST_INTEGER = 2**63 - 1
 
 
@@ -36,6 +37,8 @@ def parse(media_type: str, text: bytes) -> Any:  # noqa: ANN401 - whatever was s
 
 
 def _parse_json(text: bytes) -> Any:  # noqa: ANN401 - whatever was sent
+    # Parsing holds up every other request, so what can only be values is not parsed.
+    _check_size(0, text.count(b",") // COMMAS_OF_PROSE)
     return json.loads(text, parse_constant=_refuse_constant)
 
 
