@@ -3,16 +3,20 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
-class Lfs(BaseModel):
+class _Named(BaseModel):
+    model_config = ConfigDict(validate_by_name=True)
+
+
+class Lfs(_Named):
     """The content of a file; trees call its sha256 `oid`, a model's info calls it `sha256`."""
 
     oid: str
     sha256: str
     size: int
-    pointer_size: int = Field(serialization_alias="pointerSize")
+    pointer_size: int = Field(alias="pointerSize")
 
 
 class TreeEntry(BaseModel):
@@ -25,22 +29,22 @@ class TreeEntry(BaseModel):
     lfs: Lfs | None = None
 
 
-class Sibling(BaseModel):
+class Sibling(_Named):
     """One of all files of a model."""
 
     rfilename: str
     size: int
-    blob_id: str = Field(serialization_alias="blobId")
+    blob_id: str = Field(alias="blobId")
     lfs: Lfs
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(_Named):
     """A model; what nobody counts here is 0."""
 
     id: str
     sha: str = Field(description="The commit: it names these very files.")
-    created_at: datetime = Field(serialization_alias="createdAt")
-    last_modified: datetime | None = Field(serialization_alias="lastModified")
+    created_at: datetime = Field(alias="createdAt")
+    last_modified: datetime | None = Field(alias="lastModified")
     siblings: list[Sibling]
     author: str = "jobs"
     library_name: str = "transformers"

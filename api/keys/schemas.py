@@ -4,15 +4,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from api.settings import RATE
 from api.store.keys import Scope
 from api.store.models import ApiKey
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
-Rate = Annotated[str, Field(pattern=RATE)]
-Few = Annotated[int, Field(ge=0, lt=2**31)]
-Many = Annotated[int, Field(ge=0, lt=2**53)]  # what every reader of JSON can tell apart
+Rate = Annotated[str, Field(pattern=RATE, examples=["600/minute"])]
+Few = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
+Many = Annotated[int, Field(strict=True, ge=0, lt=2**53)]  # what every reader of JSON can tell apart
+EXAMPLE: JsonDict = {
+    "name": "nightly",
+    "scopes": ["read", "submit"],
+    "expires_in_days": 90,
+    "quotas": {"max_queued_jobs": 100, "max_running_jobs": 4},
+}
 RATE_LIMIT = "Requests that it may send, like `600/minute`; null as the service has it."
 
 
@@ -32,12 +39,12 @@ class Quotas(BaseModel):
 class KeyOrder(BaseModel):
     """A key to be made."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
     name: Name = Field(description="What the key is for.")
     scopes: list[Scope] = Field(min_length=1, description="What it may do; only what the caller may.")
     expires_at: AwareDatetime | None = Field(None, description="When it ends; never without.")
-    expires_in_days: int | None = Field(None, ge=1, le=36_500, description="Instead of `expires_at`.")
+    expires_in_days: int | None = Field(None, strict=True, ge=1, le=36_500, description="Instead of `expires_at`.")
     quotas: Quotas = Field(default_factory=Quotas)
     rate_limit: Rate | None = Field(None, description=RATE_LIMIT)
 
@@ -53,7 +60,7 @@ class KeyOrder(BaseModel):
 class KeyChange(BaseModel):
     """What is to change of a key; what is not named stays as it is (RFC 7396)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"quotas": {"max_running_jobs": 2}}]})
 
     name: Name | None = Field(None, description="Null leaves it.")
     expires_at: AwareDatetime | None = Field(None, description="When it ends; null never.")

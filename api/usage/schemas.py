@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.keys.schemas import Quotas
 from api.store.states import State
@@ -29,7 +29,9 @@ class KeyUse(Use):
 class UsageReport(BaseModel):
     """What the jobs of a tenant take."""
 
-    start: datetime = Field(serialization_alias="from")
-    end: datetime = Field(serialization_alias="to")
+    model_config = ConfigDict(validate_by_name=True)
+
+    start: datetime = Field(alias="from")
+    end: datetime = Field(alias="to")
     total: Use
     keys: list[KeyUse] = Field(description="Newest first.")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
 from api.store.models import Delivery, DeliveryState, Webhook
 from api.store.outbox import EventType
@@ -39,7 +39,7 @@ class NewWebhook(_Request):
     )
     events: Events = Field(description="What to tell it of.")
     description: Description | None = Field(None, description="For people.")
-    enabled: bool = Field(default=True, description="Whether anything is sent to it.")
+    enabled: StrictBool = Field(default=True, description="Whether anything is sent to it.")
 
 
 class WebhookChanges(_Request):
@@ -50,7 +50,7 @@ class WebhookChanges(_Request):
     url: Url = Field(default=URL, description="As in a new one.")
     events: Events = Field(default=[], description="Instead of those before.")
     description: Description | None = Field(default=None, description="Null takes it away.")
-    enabled: bool = Field(
+    enabled: StrictBool = Field(
         default=True, description="`true` also gives a webhook a new start that the service disabled."
     )
 
