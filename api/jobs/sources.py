@@ -11,9 +11,10 @@ from api.auth import Caller, Principal
 from api.resources import Resources, Shared
 from api.store.errors import StoreError
 from api.store.models import Json
-from api.store.sources import files_of, named_in
+from api.store.sources import Named, files_of, named_in
 from api.stored_models import shape_of
 from sentinel.errors import FieldError, SpecInvalid
+from sentinel.locating import MODEL
 from sentinel.model_shape import ModelShape
 from sentinel.spec import JobModel, UploadModel
 
@@ -47,7 +48,7 @@ class Sources:
         Raises:
             SentinelError: It cannot be used, or not be read now.
         """
-        [named] = named_in({"model": model.model_dump(mode="json")})
+        named = Named(MODEL, model.source, model.id, "/model/id")
         with self.resources.database.reading() as session:
             files = files_of(session, self.caller.tenant, named)
         return shape_of(self.resources.storage, files, self.resources.settings.model_limits)

@@ -16,6 +16,7 @@ from api.settings import Settings
 from api.store.database import db_now
 from api.store.models import Artifact
 from sentinel.events import Finished
+from sentinel.model_limits import ModelLimits
 from sentinel.paths import BUILTIN_MODELS
 from tests.integration.api.conftest import Service, serving
 from worker.child import Runner
@@ -263,13 +264,25 @@ def pruned(service, dense, tiny_spec, tmp_path_factory) -> tuple[dict, str]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("HF_")]:
             patch.delenv(name)
-        for name, value in service.hub_variables(folder / "home").items():
+        variables = service.hub_variables(folder / "home")
+        for name, value in variables.items():
             patch.setenv(name, value)
         runner = Runner(folder / "runner", {})
     try:
         model = {"source": "hub", "id": f"jobs/{dense}"}
         spec = tiny_spec(model=model, heal=None, export={"form": "remote_code"})
-        runner.assign(Assignment(spec=spec, resume=None, allowed_roots=[], memory_bytes=2**40, log_fields={}))
+        runner.assign(
+            Assignment(
+                spec=spec,
+                resume=None,
+                fetched={},
+                allowed_roots=[],
+                limits=ModelLimits(),
+                hub_token=variables["HF_TOKEN"],
+                memory_bytes=2**40,
+                log_fields={},
+            )
+        )
         events, ended = [], False
         while not ended:
             some, ended = runner.next_events(wait_s=1, limit=100)

@@ -163,8 +163,9 @@ def test_bytes_that_were_not_declared_do_not_count_and_the_right_ones_do(service
 
 def test_a_connection_that_breaks_off_leaves_the_upload_waiting(service, backing):
     made = declare(service.client, TEXT, "text")
-    with socket.create_connection(("127.0.0.1", int(service.base_url.rpartition(":")[2]))) as connection:
-        head = f"PUT {made['files'][0]['links']['content']} HTTP/1.1\r\nHost: here\r\nContent-Length: 1400\r\n"
+    host = service.base_url.removeprefix("http://")
+    with socket.create_connection(("127.0.0.1", int(host.rpartition(":")[2]))) as connection:
+        head = f"PUT {made['files'][0]['links']['content']} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1400\r\n"
         key = service.client.headers["Authorization"]
         connection.sendall(f"{head}Authorization: {key}\r\n\r\n".encode() + b"Once upon")
         deadline = time.monotonic() + 10
