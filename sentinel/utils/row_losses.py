@@ -1,8 +1,8 @@
 """Losses of rows of logits with their gradients, a few rows at a time.
 
 Logits are the largest tensors there are. Autograd would keep their log-probabilities and make two more tensors as large
-on the way back; here a few rows at a time are read once, while they are in a cache, and all that stays is one gradient
-in the logits' own type.
+on the way back; here a few rows at a time are read once, while they are in a cache, and all that stays is one gradient.
+It is rounded to the logits' type once, at the very end.
 """
 
 from collections.abc import Callable
@@ -69,7 +69,8 @@ class _RowLosses(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, loss: Loss) -> Tensor:  # noqa: ANN401 - torch does not type it
         """(rows,), float32."""
         losses = logits.new_empty(len(logits), dtype=torch.float32)
-        ctx.gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        ctx.dtype = logits.dtype
+        ctx.gradient = torch.empty_like(logits, dtype=torch.float32) if ctx.needs_input_grad[0] else None
         for rows in _few(logits):
             log_q = functional.log_softmax(logits[rows].float(), dim=-1)
             losses[rows], derivatives = loss(log_q, rows)
@@ -84,7 +85,7 @@ class _RowLosses(torch.autograd.Function):
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             raise RuntimeError("The gradient of these losses was taken before; compute them again.")
-        return gradient.mul_(factors[:, None]), None
+        return gradient.mul_(factors[:, None]).to(ctx.dtype), None
 
 
 def _few(logits: Tensor) -> list[slice]:
