@@ -1,6 +1,7 @@
-"""What several commands take as arguments, specs and jobs, and how a shell completes them."""
+"""What several commands take as arguments, specs and jobs above all, and how a shell completes them."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -66,3 +67,23 @@ SpecArguments = Annotated[
     ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, `job_…`.", autocompletion=_jobs)]
+Grace = Annotated[
+    float | None,
+    typer.Option("--grace", help="Seconds that a running job gets to finish its cycle.", show_default="the service's"),
+]
+Priority = Annotated[int, typer.Option(help="Higher runs first, -1000 to 1000.")]
+NotBefore = Annotated[
+    datetime | None, typer.Option(help="When the job may start, in local time.", show_default="at once")
+]
+Deadline = Annotated[
+    datetime | None, typer.Option(help="When the job fails if it runs on, in local time.", show_default="never")
+]
+IdempotencyKey = Annotated[
+    str | None, typer.Option(help="Submitting the same again with it gives the same.", show_default="a new one")
+]
+Most = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
+
+
+def moment(local: datetime | None) -> datetime | None:
+    """What was typed, with the time zone of this host."""
+    return local and local.astimezone()

@@ -5,7 +5,7 @@ service are written once: the blocking client gives them a transport that has it
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any, TypeVar
 
 import httpx
@@ -60,7 +60,7 @@ class BlockingTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return once the headers of its answer are there."""
-        answer = self._client.send(request, stream=True)
+        answer = self._client.send(_blocking(request), stream=True)
         return httpx.Response(
             answer.status_code, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions
         )
@@ -68,6 +68,31 @@ class BlockingTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _blocking(request: httpx.Request) -> httpx.Request:
+    """The same request, whose bytes a client of httpx's can read that does not await."""
+    if isinstance(request.stream, httpx.SyncByteStream):
+        return request
+    stream = _Sent(request.stream)
+    return httpx.Request(
+        request.method, request.url, headers=request.headers, stream=stream, extensions=request.extensions
+    )
+
+
+class _Sent(httpx.SyncByteStream):
+    """Bytes that go out as they are made."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        return each(_chunks(self._stream))
+
+
+async def _chunks(stream: httpx.AsyncByteStream) -> AsyncGenerator[bytes, None]:
+    async for chunk in stream:
+        yield chunk
 
 
 class _Body(httpx.AsyncByteStream):

@@ -16,7 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from sentinel import init_command, reading_commands, service_commands
+from sentinel import (
+    init_command,
+    key_commands,
+    reading_commands,
+    service_commands,
+    sweep_commands,
+    upload_commands,
+    webhook_commands,
+)
 from sentinel.access import AsJson
 from sentinel.arguments import SPEC_ARGUMENTS, SpecArguments
 from sentinel.display import ProgressDisplay, result_table
@@ -31,7 +39,15 @@ from sentinel.utils.checkpoints.cycle_state import drop_superseded
 app = typer.Typer(
     help="Prune transformer language models and heal them.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-for part in (init_command, service_commands, reading_commands):
+for part in (
+    init_command,
+    service_commands,
+    reading_commands,
+    sweep_commands,
+    upload_commands,
+    key_commands,
+    webhook_commands,
+):
     part.register(app)
 
 

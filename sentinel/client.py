@@ -10,8 +10,8 @@
         async for event in client.watch(job.id):
             ...
 
-Both have the calls of `ServiceCalls`. Every request may be sent twice without harm, so broken connections and a busy
-service are tried again, for `patience_s` seconds.
+Both have the calls of `ServiceCalls`. Requests that may be sent twice without harm, as all but a few may, are tried
+again when connections break or the service is busy, for `patience_s` seconds.
 """
 
 import asyncio
@@ -126,6 +126,36 @@ class SentinelClient:
     wait = _blocking(ServiceCalls.wait)
     watch = _iterating(ServiceCalls.watch)
     download_checkpoint = _blocking(ServiceCalls.download_checkpoint)
+    submit_sweep = _blocking(ServiceCalls.submit_sweep)
+    validate_sweep = _blocking(ServiceCalls.validate_sweep)
+    get_sweep = _blocking(ServiceCalls.get_sweep)
+    list_sweeps = _iterating(ServiceCalls.list_sweeps)
+    cancel_sweep = _blocking(ServiceCalls.cancel_sweep)
+    sweep_changes = _iterating(ServiceCalls.sweep_changes)
+    wait_for_sweep = _blocking(ServiceCalls.wait_for_sweep)
+    sweep_table = _blocking(ServiceCalls.sweep_table)
+    sweep_best = _blocking(ServiceCalls.sweep_best)
+    upload_model = _blocking(ServiceCalls.upload_model)
+    upload_text = _blocking(ServiceCalls.upload_text)
+    get_upload = _blocking(ServiceCalls.get_upload)
+    list_uploads = _iterating(ServiceCalls.list_uploads)
+    delete_upload = _blocking(ServiceCalls.delete_upload)
+    make_key = _blocking(ServiceCalls.make_key)
+    get_key = _blocking(ServiceCalls.get_key)
+    list_keys = _iterating(ServiceCalls.list_keys)
+    change_key = _blocking(ServiceCalls.change_key)
+    revoke_key = _blocking(ServiceCalls.revoke_key)
+    usage = _blocking(ServiceCalls.usage)
+    audit = _iterating(ServiceCalls.audit)
+    make_webhook = _blocking(ServiceCalls.make_webhook)
+    get_webhook = _blocking(ServiceCalls.get_webhook)
+    list_webhooks = _blocking(ServiceCalls.list_webhooks)
+    change_webhook = _blocking(ServiceCalls.change_webhook)
+    delete_webhook = _blocking(ServiceCalls.delete_webhook)
+    rotate_webhook_secret = _blocking(ServiceCalls.rotate_webhook_secret)
+    test_webhook = _blocking(ServiceCalls.test_webhook)
+    deliveries = _iterating(ServiceCalls.deliveries)
+    redeliver = _blocking(ServiceCalls.redeliver)
 
 
 class _AsyncWaiting:

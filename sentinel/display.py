@@ -4,6 +4,7 @@ Knows events and results, wherever they come from. Without a terminal it prints 
 tenth of the way.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -92,12 +93,12 @@ class ProgressDisplay:
         self._progress.stop()
 
 
-class DownloadDisplay:
+class TransferDisplay:
     """A bar of bytes; a context manager. Without a terminal it says nothing."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, what: str) -> None:
         self._progress = Progress(
-            TextColumn("downloading"),
+            TextColumn(what),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -110,6 +111,44 @@ class DownloadDisplay:
     def tell(self, done: int, total: int) -> None:
         """Show how many bytes of how many are there."""
         self._progress.update(self._task, completed=done, total=total)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class SweepDisplay:
+    """A bar of what is done of a sweep, with its jobs by state; a context manager.
+
+    Without a terminal it is a line whenever a job changes.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told = ""
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=1.0)
+
+    def tell(self, counts: Mapping[str, int], progress: float) -> None:
+        """Show how many jobs are in which state."""
+        words = " · ".join(f"{count} {state}" for state, count in counts.items() if count)
+        self._progress.update(self._task, description=words, completed=progress)
+        if words != self._told and not self._console.is_terminal:
+            self._console.print(f"{words} · {progress:.0%}", highlight=False, markup=False, soft_wrap=True)
+        self._told = words
 
     def __enter__(self) -> Self:
         self._progress.start()

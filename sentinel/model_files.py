@@ -21,6 +21,9 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 LARGEST_CONFIG_BYTES = 10_000_000
 # Of a vocabulary or an index; the largest known have a third of it.
 LARGEST_TEXT_BYTES = 100_000_000
+# What a model and its tokenizer are uploaded as; whatever else lies beside them is of no use to a service.
+MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"})
+
 # Configs beside config.json: the generation's and the tokenizer's, and those of processors, which are not loaded.
 _NEIGHBOURS = frozenset(
     {"generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "processor_config.json"}

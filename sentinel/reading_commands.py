@@ -4,19 +4,17 @@ Thin over `sentinel.client`. With `--json` each prints what the service said; li
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import BaseModel
-from rich.table import Table
 
 from sentinel import tables
 from sentinel.access import STAYING_S, AsJson, Key, Url, connect
 from sentinel.arguments import SPEC_ARGUMENTS, JobId, SpecArguments
 from sentinel.display import result_table
 from sentinel.outcomes import ExitCode, output
+from sentinel.showing import show, show_mistakes
 from sentinel.spec_flags import document_from_arguments
 
 if TYPE_CHECKING:
@@ -46,11 +44,10 @@ def validate(arguments: SpecArguments = None, *, url: Url = None, api_key: Key =
 
 def show_verdict(verdict: "Verdict") -> None:
     """Say what a service thinks of a spec."""
-    console = output()
-    for mistake in verdict.errors:
-        console.print(f"{mistake.pointer or '/'}: {mistake.message}", markup=False, highlight=False)
     if not verdict.valid:
+        show_mistakes(verdict.errors)
         return
+    console = output()
     console.print("The spec is valid.")
     console.print(tables.estimate(verdict), highlight=False)
 
@@ -67,14 +64,14 @@ def list_jobs(
     """List jobs, newest first."""
     with connect(url, api_key) as client:
         jobs = list(islice(client.list(state=state, name=name), limit))
-    _show(jobs, tables.jobs(jobs), as_json=as_json)
+    show(jobs, tables.jobs(jobs), as_json=as_json)
 
 
 def get(job_id: JobId, *, url: Url = None, api_key: Key = None, as_json: AsJson = False) -> None:
     """Show one job as it is now."""
     with connect(url, api_key) as client:
         job = client.get(job_id)
-    _show(job, tables.job(job), as_json=as_json)
+    show(job, tables.job(job), as_json=as_json)
     if job.result is not None and not as_json:
         output().print(result_table(job.result))
 
@@ -123,39 +120,18 @@ def metrics(
     """Show the numbers that a job has recorded."""
     with connect(url, api_key) as client:
         series = client.metrics(job_id, name=name)
-    _show(series, tables.metrics(series) if name is None else tables.points(series), as_json=as_json)
+    show(series, tables.metrics(series) if name is None else tables.points(series), as_json=as_json)
 
 
 def workers(*, url: Url = None, api_key: Key = None, as_json: AsJson = False) -> None:
     """List the workers that live, with their slots."""
     with connect(url, api_key) as client:
         living = client.workers()
-    _show(living, tables.workers(living), as_json=as_json)
+    show(living, tables.workers(living), as_json=as_json)
 
 
 def strategies(*, url: Url = None, api_key: Key = None, as_json: AsJson = False) -> None:
     """List what can compute the importance of a group."""
     with connect(url, api_key) as client:
         known = client.strategies()
-    _show(known, tables.strategies(known), as_json=as_json)
-
-
-def _show(
-    found: BaseModel | Sequence[BaseModel] | Mapping[str, Sequence[BaseModel]], table: Table, *, as_json: bool
-) -> None:
-    if as_json:
-        print(json.dumps(_as_document(found)))
-    else:
-        output().print(table)
-
-
-def _as_document(found: Any) -> Any:  # noqa: ANN401 - any of the above
-    if isinstance(found, BaseModel):
-        return found.model_dump(mode="json")
-    if isinstance(found, Mapping):
-        return {name: _dumped(points) for name, points in found.items()}
-    return {"data": _dumped(found)}
-
-
-def _dumped(values: Iterable[BaseModel]) -> list[Any]:
-    return [value.model_dump(mode="json") for value in values]
+    show(known, tables.strategies(known), as_json=as_json)

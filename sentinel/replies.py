@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from sentinel.result import Result
 
@@ -50,6 +50,8 @@ class JobSummary(_Reply):
 
     id: str
     parent_id: str | None = None
+    sweep_id: str | None = None
+    point: dict[str, Any] | None = None
     name: str | None
     state: str
     phase: str | None
@@ -181,3 +183,193 @@ class Verdict(_Reply):
     resolved_spec: dict[str, Any] | None
     estimate: Estimate | None
     queue_reason: str | None
+
+
+class Sweep(_Reply):
+    """Many jobs that were submitted as one; `document` is what was submitted, and null in a list."""
+
+    id: str
+    name: str | None
+    points: int
+    counts: dict[str, int]
+    progress: float
+    ended: bool
+    max_parallel: int | None
+    used_slot_s: float
+    created_at: datetime
+    document: dict[str, Any] | None = None
+
+
+class SweepVerdict(_Reply):
+    """What a service says of a sweep without running it; `largest` is of the job that needs the most memory."""
+
+    valid: bool
+    errors: tuple[ProblemField, ...]
+    points: tuple[dict[str, Any], ...]
+    largest: Estimate | None
+
+
+class Measures(_Reply):
+    """What was measured of a pruned model, or how far that is spread over seeds."""
+
+    loss: float
+    perplexity: float
+    kl_to_dense: float
+    agreement: float
+    parameters: int | float
+    kv_bytes_per_token: int | float
+    latency_ms: float
+    attention_groups: int | float
+    mlp_groups: int | float
+
+
+class RowJob(_Reply):
+    """The job behind a row."""
+
+    id: str
+    state: str
+
+
+class SweepRow(_Reply):
+    """One point of a sweep; `result` is null before a job of it has succeeded, `spread` of fewer than two."""
+
+    point: dict[str, Any]
+    jobs: tuple[RowJob, ...]
+    result: Measures | None
+    spread: Measures | None
+
+
+class UploadFile(_Reply):
+    """One file of an upload; `stored` once it is there and right."""
+
+    number: int
+    path: str
+    bytes: int
+    sha256: str
+    stored: bool
+
+
+class UploadSummary(_Reply):
+    """One upload in a list: `open` until all files are there, then `ready`, or `refused` for good."""
+
+    id: str
+    kind: str
+    name: str | None
+    state: str
+    bytes: int
+    error: Failure | None
+    created_at: datetime
+
+
+class Upload(UploadSummary):
+    """One upload with its files."""
+
+    files: tuple[UploadFile, ...]
+
+
+class Quotas(_Reply):
+    """What a key may have; null is as much as it likes."""
+
+    max_queued_jobs: int | None = None
+    max_running_jobs: int | None = None
+    max_gpu_seconds: int | None = None
+    max_stored_bytes: int | None = None
+
+
+class Key(_Reply):
+    """One API key, without its secret."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    quotas: Quotas
+    rate_limit: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewKey(Key):
+    """A key that was just made; `key` is its only copy."""
+
+    key: str
+
+
+class Use(_Reply):
+    """What jobs take, as the quotas count it."""
+
+    queued_jobs: int
+    running_jobs: int
+    gpu_seconds: float
+    stored_bytes: int
+    jobs: dict[str, int]
+
+
+class KeyUse(Use):
+    """What the jobs of one key take; without an id, those that no key is known of."""
+
+    key_id: str | None
+    name: str | None
+    quotas: Quotas
+
+
+class Usage(_Reply):
+    """What the jobs of a tenant take; `gpu_seconds` between `start` and `end`."""
+
+    start: datetime = Field(alias="from")
+    end: datetime = Field(alias="to")
+    total: Use
+    keys: tuple[KeyUse, ...]
+
+
+class AuditEntry(_Reply):
+    """Something that somebody did to `target`; `key_id` is null for the operator."""
+
+    id: str
+    action: str
+    target: str
+    details: dict[str, Any] | None
+    key_id: str | None
+    request_id: str | None
+    client: str | None
+    created_at: datetime
+
+
+class Webhook(_Reply):
+    """A URL that is told what becomes of jobs."""
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    description: str | None
+    enabled: bool
+    disabled_reason: str | None
+    failing_since: datetime | None
+    old_secret_expires_at: datetime | None
+    created_at: datetime
+
+
+class WebhookWithSecret(Webhook):
+    """A webhook with its newest secret, which is not shown again."""
+
+    secret: str
+
+
+class Try(_Reply):
+    """One request to a webhook; `status` is null if no answer came."""
+
+    at: datetime
+    status: int | None
+    milliseconds: int
+    error: str | None
+
+
+class Delivery(_Reply):
+    """One message to one webhook, and what became of it."""
+
+    id: str
+    state: str
+    message: dict[str, Any]
+    tries: tuple[Try, ...]
+    next_try_at: datetime | None
+    created_at: datetime

@@ -1,9 +1,9 @@
-"""What can be asked of a service. Each call is written here once, for the blocking and the async client alike.
+"""What can be asked of a service. Each call is written once, for the blocking and the async client alike.
 
-Knows paths, parameters and replies. How a request meets trouble is `transport`'s business.
+Here are those about jobs; the others are in `sweep_calls`, `upload_calls`, `key_calls` and `webhook_calls`. They know
+paths, parameters and replies. How a request meets trouble is `transport`'s business.
 """
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import datetime
@@ -14,6 +14,8 @@ import httpx
 
 from sentinel.downloading import Progress, download
 from sentinel.errors import Fault, SentinelError
+from sentinel.key_calls import KeyCalls
+from sentinel.polling import changes, last
 from sentinel.replies import (
     Attempt,
     Job,
@@ -27,9 +29,11 @@ from sentinel.replies import (
     Worker,
 )
 from sentinel.spec import Spec
-from sentinel.transport import TROUBLE, Retry, ServiceUnreachable, Session, check
+from sentinel.sweep_calls import SweepCalls
+from sentinel.transport import TROUBLE, Retry, ServiceUnreachable, check
+from sentinel.upload_calls import UploadCalls
+from sentinel.webhook_calls import WebhookCalls
 
-LONG_POLL_S = 20
 CHECKPOINT = "checkpoint/"
 
 
@@ -41,11 +45,8 @@ class NoCheckpoint(SentinelError):
     next_step = "Wait for the job's end; if it failed, its error says why."
 
 
-class ServiceCalls:
+class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
     """The calls, over a session. People meet them as methods of a client."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     async def submit(
         self,
@@ -68,10 +69,8 @@ class ServiceCalls:
         Raises:
             ServiceRefused: With every mistake in the spec.
         """
-        times = {"not_before": not_before, "deadline": deadline}
-        said = {name: time.isoformat() for name, time in times.items() if time is not None}
-        document = _document(spec)
-        return await self._session.make(Job, "/v1/jobs", key=idempotency_key, json=document, priority=priority, **said)
+        terms = {"priority": priority, "not_before": not_before, "deadline": deadline}
+        return await self._session.make(Job, "/v1/jobs", key=idempotency_key, json=_document(spec), **terms)
 
     async def validate(self, spec: Spec | Mapping[str, Any]) -> Verdict:
         """Check a spec without running it: all its mistakes; or what it will take, and what would keep it waiting."""
@@ -160,18 +159,9 @@ class ServiceCalls:
             if not page.has_more:
                 return
 
-    async def changes(self, job_id: str) -> AsyncGenerator[Job, None]:
+    def changes(self, job_id: str) -> AsyncGenerator[Job, None]:
         """The job now, after every change, and at least every 20 s; the last one has ended."""
-        job = await self.get(job_id)
-        tag = ""
-        while not job.ended:
-            yield job
-            poll = {"params": {"wait": LONG_POLL_S}, "headers": {"If-None-Match": tag}}
-            answer = await self._session.request("GET", f"/v1/jobs/{job_id}", **poll)
-            if answer.status_code != httpx.codes.NOT_MODIFIED:
-                tag = answer.headers["ETag"]
-                job = Job.model_validate_json(answer.content)
-        yield job
+        return changes(self._session, Job, f"/v1/jobs/{job_id}")
 
     async def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
         """The job once it has ended.
@@ -179,14 +169,7 @@ class ServiceCalls:
         Raises:
             TimeoutError: It has not within `timeout_s`, give or take the 20 s of a poll.
         """
-        began = time.monotonic()
-        async with aclosing(self.changes(job_id)) as changes:
-            async for job in changes:
-                if job.ended:
-                    break
-                if timeout_s is not None and time.monotonic() - began > timeout_s:
-                    raise TimeoutError(f"The job {job_id} is still {job.state} after {timeout_s:g} s.")
-        return job
+        return await last(self.changes(job_id), timeout_s=timeout_s)
 
     async def watch(self, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """Events as they come, each once, until the job has ended; goes on where a broken connection stopped."""

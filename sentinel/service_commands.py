@@ -4,7 +4,6 @@ Thin over `sentinel.client`; what only looks is in `reading_commands`.
 """
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,19 +11,24 @@ import typer
 from rich.console import Console
 
 from sentinel.access import STAYING_S, AsJson, Key, Url, connect
-from sentinel.arguments import SPEC_ARGUMENTS, JobId, SpecArguments
-from sentinel.display import DownloadDisplay, ProgressDisplay, result_table
+from sentinel.arguments import (
+    SPEC_ARGUMENTS,
+    Deadline,
+    Grace,
+    IdempotencyKey,
+    JobId,
+    NotBefore,
+    Priority,
+    SpecArguments,
+    moment,
+)
+from sentinel.display import ProgressDisplay, TransferDisplay, result_table
 from sentinel.outcomes import ExitCode, output
 from sentinel.spec_flags import spec_from_arguments
 
 if TYPE_CHECKING:  # httpx comes with it, which `--help` can do without
     from sentinel.client import SentinelClient
     from sentinel.replies import Job
-
-Grace = Annotated[
-    float | None,
-    typer.Option("--grace", help="Seconds that a running job gets to finish its cycle.", show_default="the service's"),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,17 +41,10 @@ def register(app: typer.Typer) -> None:
 def submit(
     arguments: SpecArguments = None,
     *,
-    priority: Annotated[int, typer.Option(help="Higher runs first, -1000 to 1000.")] = 0,
-    not_before: Annotated[
-        datetime | None, typer.Option(help="When the job may start, in local time.", show_default="at once")
-    ] = None,
-    deadline: Annotated[
-        datetime | None,
-        typer.Option(help="When the job fails if it runs on, in local time.", show_default="never"),
-    ] = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="Submitting the same again with it gives the same job.", show_default="a new one")
-    ] = None,
+    priority: Priority = 0,
+    not_before: NotBefore = None,
+    deadline: Deadline = None,
+    idempotency_key: IdempotencyKey = None,
     follow_job: Annotated[bool, typer.Option("--watch", help="Stay and show the job's progress.")] = False,
     url: Url = None,
     api_key: Key = None,
@@ -59,8 +56,8 @@ def submit(
         job = client.submit(
             spec,
             priority=priority,
-            not_before=not_before and not_before.astimezone(),
-            deadline=deadline and deadline.astimezone(),
+            not_before=moment(not_before),
+            deadline=moment(deadline),
             idempotency_key=idempotency_key,
         )
         if follow_job:
@@ -124,7 +121,7 @@ def download(
     A download that was cut off goes on where it stopped when it is asked for again.
     """
     staying = connect(url, api_key, patience_s=STAYING_S)
-    with staying as client, DownloadDisplay(Console(stderr=True)) as display:
+    with staying as client, TransferDisplay(Console(stderr=True), "downloading") as display:
         made = client.download_checkpoint(job_id, folder or Path(job_id), progress=display.tell)
     print(json.dumps({"job_id": job_id, "folder": str(made)}) if as_json else made)
 

@@ -294,5 +294,5 @@ def load_document(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecInvalid(f"Cannot read the spec {path}: {error}") from error
     if not isinstance(document, dict):
-        raise SpecInvalid(f"The spec {path} must be a mapping with at least `model` and `prune`.")
+        raise SpecInvalid(f"The spec {path} must be a mapping of fields to values.")
     return document

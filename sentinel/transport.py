@@ -1,8 +1,9 @@
 """How requests to the service meet trouble: what is tried again, for how long, and what counts as a refusal.
 
-Knows no endpoint. Every request may be sent twice without harm, as it reads, says which state it wants, or carries an
-`Idempotency-Key`; so broken connections and a busy service are tried again alike. Written once for both clients: how
-they wait is the difference between them.
+Knows no endpoint. Nearly every request may be sent twice without harm, as it reads, says which state it wants, or
+carries an `Idempotency-Key`; so broken connections and a busy service are tried again alike. The others, which make
+secrets, are sent again only if the service cannot have done them. Written once for both clients: how they wait is the
+difference between them.
 """
 
 import random
@@ -16,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from sentinel.errors import Fault, SentinelError
 from sentinel.replies import Page, Problem
@@ -59,11 +61,20 @@ class AnswerNotUnderstood(SentinelError):
     next_step = "Check that the URL is the service's, and that client and service are of versions that go together."
 
 
+class OutcomeUnknown(SentinelError):
+    """The connection broke behind a request that must not be sent twice."""
+
+    code = "outcome_unknown"
+    fault = Fault.RESOURCE
+    next_step = "Look what there is now, and ask again if it was not done."
+
+
 class Busy(Exception):
     """The service is there but cannot answer now; `after_s` is what its Retry-After asks for."""
 
     def __init__(self, problem: Problem, retry_after: str) -> None:
         super().__init__(f"{problem.detail} (HTTP {problem.status})")
+        self.refused = problem.status == httpx.codes.TOO_MANY_REQUESTS
         self.after_s = _seconds(retry_after)
 
 
@@ -78,6 +89,7 @@ def _seconds(retry_after: str) -> float:
 
 
 TROUBLE = (httpx.TransportError, Busy)
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class Waiting(Protocol):
@@ -107,18 +119,45 @@ class Session:
 
     async def read(self, reply: type[Reply], path: str, **query: object) -> Reply:
         """What is there; parameters that are None are left out."""
-        return _understood(reply, await self.request("GET", path, params=_said(query)))
+        return understood(reply, await self.request("GET", path, params=_said(query)))
 
     async def ask(self, reply: type[Reply], path: str, *, json: object = None, **query: object) -> Reply:
         """What is there once the service has done what may be asked for twice."""
-        return _understood(reply, await self.request("POST", path, json=json, params=_said(query)))
+        return understood(reply, await self.request("POST", path, json=json, params=_said(query)))
 
     async def make(
         self, reply: type[Reply], path: str, *, key: str | None, json: object = None, **query: object
     ) -> Reply:
         """What was made: one thing for each idempotency key, of which None makes a new one."""
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
-        return _understood(reply, await self.request("POST", path, json=json, params=_said(query), headers=headers))
+        return understood(reply, await self.request("POST", path, json=json, params=_said(query), headers=headers))
+
+    async def make_once(self, reply: type[Reply], path: str, *, json: object = None, **query: object) -> Reply:
+        """What was made by a request that must not be done twice.
+
+        Raises:
+            OutcomeUnknown: It was sent, and no answer came.
+        """
+        return understood(reply, await self.request("POST", path, once=True, json=json, params=_said(query)))
+
+    async def change(self, reply: type[Reply], path: str, changes: Mapping[str, object]) -> Reply:
+        """What is there once the service has changed what is named."""
+        return understood(reply, await self.request("PATCH", path, json=to_jsonable_python(changes)))
+
+    async def remove(self, path: str) -> None:
+        """Have something deleted. Where an answer was lost, not to find it any more will do."""
+        retry = Retry(self)
+        while True:
+            try:
+                await check(await self.http.delete(path))
+            except TROUBLE as error:
+                await retry.pause(error)
+            except ServiceRefused as refused:
+                if refused.problem.status == httpx.codes.NOT_FOUND and retry.began:
+                    return
+                raise
+            else:
+                return
 
     async def pages(self, reply: type[Page[T]], path: str, **query: object) -> AsyncGenerator[T, None]:
         """Everything that a list has, fetched page by page."""
@@ -131,22 +170,41 @@ class Session:
                 return
             cursor = page.next_cursor
 
-    async def request(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
-        """The answer of a request that may be sent twice without harm.
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        once: bool = False,
+        **options: Any,  # noqa: ANN401 - httpx's own
+    ) -> httpx.Response:
+        """The answer of a request that may be sent twice without harm, unless `once`.
 
         Raises:
             ServiceRefused: The service says no.
             ServiceUnreachable: Nothing answers within the client's patience.
+            OutcomeUnknown: A request that must not be done twice may have been done.
         """
         retry = Retry(self)
         while True:
             try:
                 return await check(await self.http.request(method, path, **options))
             except TROUBLE as error:
+                if once and not _was_not_done(error):
+                    raise OutcomeUnknown(f"Nobody knows whether this was done: {method} {path}.") from error
                 await retry.pause(error)
 
 
-def _understood(reply: type[Reply], answer: httpx.Response) -> Reply:
+def _was_not_done(error: Exception) -> bool:
+    return error.refused if isinstance(error, Busy) else isinstance(error, UNSENT)
+
+
+def understood(reply: type[Reply], answer: httpx.Response) -> Reply:
+    """What an answer says.
+
+    Raises:
+        AnswerNotUnderstood: It has another form.
+    """
     try:
         return reply.model_validate_json(answer.content)
     except ValidationError as error:
@@ -157,7 +215,16 @@ def _understood(reply: type[Reply], answer: httpx.Response) -> Reply:
 
 
 def _said(query: Mapping[str, object]) -> dict[str, Any]:
-    return {name: value for name, value in query.items() if value is not None}
+    """As a URL says it; a moment needs its time zone."""
+    said = {name: value for name, value in query.items() if value is not None}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in said.items()}
+
+
+class Calls:
+    """Calls over one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
 
 class Retry:
@@ -166,6 +233,11 @@ class Retry:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.begin_anew()
+
+    @property
+    def began(self) -> bool:
+        """Whether there has been trouble."""
+        return self._deadline is not None
 
     def begin_anew(self) -> None:
         """Be as patient as at first, as something has arrived."""

@@ -4,12 +4,11 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from api.store.models import UploadKind
+from sentinel.model_files import MODEL_SUFFIXES
 
 FILE_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}"
 CONFIG = "config.json"
 WEIGHTS = ".safetensors"
-# What a model and its tokenizer are loaded from; whatever else lies beside them is of no use here.
-MODEL_SUFFIXES = frozenset({WEIGHTS, ".json", ".txt", ".model", ".jinja"})
 TEXT_SUFFIXES = frozenset({".txt", ".jsonl", ".json", ".csv", ".parquet"})
 ARCHIVE_SUFFIXES = frozenset({".tar", ".zip"})
 

@@ -19,7 +19,8 @@ from pathlib import PurePosixPath
 from typing import IO, NamedTuple
 
 from api import refusals
-from api.uploads.contents import CONFIG, FILE_NAME, MODEL_SUFFIXES, suffix_of
+from api.uploads.contents import CONFIG, FILE_NAME, suffix_of
+from sentinel.model_files import MODEL_SUFFIXES
 
 CHUNK_BYTES = 1024 * 1024
 # Of a tar's long names and pax records, which `tarfile` reads at once and searches in quadratic time.

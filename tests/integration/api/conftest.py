@@ -1,7 +1,9 @@
 """A real server over a real database and a real storage; what a worker would do goes through the store."""
 
+import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import httpx
 import pytest
@@ -25,6 +27,7 @@ from api.store.files import NewArtifact
 from api.store.keys import create_key
 from api.store.models import ArtifactKind
 from api.store.storage import Storage, attempt_prefix
+from sentinel import cli
 
 SPEC = {"name": "small", "model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.25}}}
 CHECKPOINT = MappingProxyType({"checkpoint/config.json": b"{}\n", "checkpoint/model.safetensors": b"weights"})
@@ -176,3 +179,39 @@ def service(settings, tmp_path) -> Iterator[Service]:
         running = Service(app, base_url, settings, tmp_path)
         yield running
         running.client.close()
+
+
+@pytest.fixture
+def environment(service, monkeypatch, tmp_path):
+    """Address and key of the service, in an empty folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SENTINEL_URL", service.base_url)
+    monkeypatch.setenv("SENTINEL_API_KEY", service.client.headers["Authorization"].removeprefix("Bearer "))
+    monkeypatch.delenv("SENTINEL_HOME", raising=False)
+    return monkeypatch
+
+
+@pytest.fixture
+def command(environment, capsys):
+    """Run a command; its exit code and what it printed."""
+
+    def run(*arguments):
+        environment.setattr(sys, "argv", ["sentinel", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code or 0, out=printed.out, err=printed.err)
+
+    return run
+
+
+@pytest.fixture
+def answer(command):
+    """Run a command with --json; what its last line says."""
+
+    def run(*arguments):
+        return json.loads(command(*arguments, "--json").out.splitlines()[-1])
+
+    return run

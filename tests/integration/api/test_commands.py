@@ -11,49 +11,13 @@ import pytest
 import yaml
 
 from api.store import leases
-from sentinel import access, cli
+from sentinel import access
 from sentinel.events import MessageLogged, MetricRecorded, Phase, PhaseStarted, Progressed
 from sentinel.outcomes import ExitCode
 from sentinel.replies import Job, Verdict
 from tests.integration.api.conftest import CHECKPOINT, SPEC
 
 UNKNOWN = "job_00000000000000000000000000000000"
-
-
-@pytest.fixture
-def environment(service, monkeypatch, tmp_path):
-    """Address and key of the service, in an empty folder."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("SENTINEL_URL", service.base_url)
-    monkeypatch.setenv("SENTINEL_API_KEY", service.client.headers["Authorization"].removeprefix("Bearer "))
-    monkeypatch.delenv("SENTINEL_HOME", raising=False)
-    return monkeypatch
-
-
-@pytest.fixture
-def command(environment, capsys):
-    """Run a command; its exit code and what it printed."""
-
-    def run(*arguments):
-        environment.setattr(sys, "argv", ["sentinel", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return SimpleNamespace(code=ended.value.code or 0, out=printed.out, err=printed.err)
-
-    return run
-
-
-@pytest.fixture
-def answer(command):
-    """Run a command with --json; what its last line says."""
-
-    def run(*arguments):
-        return json.loads(command(*arguments, "--json").out.splitlines()[-1])
-
-    return run
 
 
 @pytest.fixture
