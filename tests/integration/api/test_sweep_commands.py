@@ -2,7 +2,6 @@
 
 import yaml
 
-from api.store import leases
 from sentinel.client import SentinelClient
 from sentinel.outcomes import ExitCode
 from sentinel.replies import Sweep, SweepVerdict
