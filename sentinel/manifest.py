@@ -190,10 +190,12 @@ def _model_folder(model: ModelSource) -> Path:
         return Path(model.path).expanduser()
     if isinstance(model, BuiltinModel):
         return BUILTIN_MODELS / model.id
-    from huggingface_hub import snapshot_download  # what reads a manifest needs none
+    from huggingface_hub import try_to_load_from_cache  # what reads a manifest needs none
 
-    # The folder of the commit that was loaded; it is in the cache since.
-    return Path(snapshot_download(model.id, revision=model.revision, local_files_only=True))
+    # The folder of the commit that was loaded; it is in the cache since, less what no model is loaded from.
+    config = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
+    assert isinstance(config, str)  # noqa: S101 - without it nothing was loaded
+    return Path(config).parent
 
 
 def _digests(folder: Path, files: Iterable[Path]) -> dict[str, str]:
