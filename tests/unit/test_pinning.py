@@ -30,6 +30,7 @@ print(json.dumps([manifest["spec"]["model"]["revision"], manifest["sources"], ma
 def hub(tmp_path):
     with serving(tmp_path / "hub") as hub:
         shutil.copytree(BUILTIN_MODELS / "llama", hub.root / "org" / "llama")
+        (hub.root / "org" / "llama" / "README.md").write_text("# No model is loaded from this.\n")
         folder = hub.root / "datasets" / "org" / "stories"
         folder.mkdir(parents=True)
         for split in ("train", "validation"):
