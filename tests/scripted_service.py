@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.command, self.path, dict(self.headers), body))
         self.server.script.pop(0)(self)
 
-    do_GET = do_POST = answer  # noqa: N815 - the names that http.server calls
+    do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - the names that http.server calls
 
     def log_message(self, *args):
         pass
