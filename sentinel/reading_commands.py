@@ -11,7 +11,7 @@ import typer
 
 from sentinel import tables
 from sentinel.access import STAYING_S, AsJson, Key, Url, connect
-from sentinel.arguments import SPEC_ARGUMENTS, JobId, SpecArguments
+from sentinel.arguments import SPEC_ARGUMENTS, JobId, Most, SpecArguments
 from sentinel.display import result_table
 from sentinel.outcomes import ExitCode, output
 from sentinel.showing import show, show_mistakes
@@ -56,7 +56,7 @@ def list_jobs(
     *,
     state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
     name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Most = 50,
     url: Url = None,
     api_key: Key = None,
     as_json: AsJson = False,

@@ -51,6 +51,7 @@ def job(found: Job) -> Table:
         "kept cycle": found.kept_cycle,
         "attempt": f"{found.attempt} of {found.max_attempts}",
         "retry of": found.parent_id,
+        "sweep": found.sweep_id,
         "created": _time(found.created_at),
         "started": _time(found.started_at),
         "finished": _time(found.finished_at),
