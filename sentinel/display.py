@@ -30,7 +30,22 @@ from sentinel.result import Measurement, Result
 SPEED_PERIOD_S = 600.0
 
 
-class ProgressDisplay:
+class _Display:
+    """A bar that is drawn while it is the context."""
+
+    _progress: Progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class ProgressDisplay(_Display):
     """A reporter that draws a progress bar with phase, latest number and the time that is left; a context manager."""
 
     def __init__(self, console: Console) -> None:
@@ -83,17 +98,8 @@ class ProgressDisplay:
     def _say(self, text: str, style: str | None = None) -> None:
         self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-
-class TransferDisplay:
+class TransferDisplay(_Display):
     """A bar of bytes; a context manager. Without a terminal it says nothing."""
 
     def __init__(self, console: Console, what: str) -> None:
@@ -112,17 +118,8 @@ class TransferDisplay:
         """Show how many bytes of how many are there."""
         self._progress.update(self._task, completed=done, total=total)
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-
-class SweepDisplay:
+class SweepDisplay(_Display):
     """A bar of what is done of a sweep, with its jobs by state; a context manager.
 
     Without a terminal it is a line whenever a job changes.
@@ -149,15 +146,6 @@ class SweepDisplay:
         if words != self._told and not self._console.is_terminal:
             self._console.print(f"{words} · {progress:.0%}", highlight=False, markup=False, soft_wrap=True)
         self._told = words
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
 
 def result_table(result: Result) -> Table:

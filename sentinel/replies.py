@@ -1,13 +1,15 @@
 """What the service answers, as frozen values. Knows the wire's names; keys that a newer service adds are ignored."""
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from sentinel.result import Result
 
 T = TypeVar("T")
+Cost = Literal["parameters", "latency_ms", "kv_bytes_per_token"]
+Minimised = Literal["loss", "perplexity", "kl_to_dense", Cost]
 
 TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 

@@ -2,15 +2,13 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 from rich.table import Table
 
 from sentinel.outcomes import output
-
-if TYPE_CHECKING:  # httpx comes with it, which `--help` can do without
-    from sentinel.replies import ProblemField
+from sentinel.replies import ProblemField
 
 
 def show(
@@ -23,7 +21,7 @@ def show(
         output().print(table)
 
 
-def show_mistakes(mistakes: "Iterable[ProblemField]") -> None:
+def show_mistakes(mistakes: Iterable[ProblemField]) -> None:
     """A line for each, to people."""
     console = output()
     for mistake in mistakes:

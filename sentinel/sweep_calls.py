@@ -2,15 +2,12 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sentinel.polling import changes, last
-from sentinel.replies import Page, Sweep, SweepRow, SweepVerdict
+from sentinel.replies import Cost, Minimised, Page, Sweep, SweepRow, SweepVerdict
 from sentinel.sweep_spec import SweepSpec
 from sentinel.transport import Calls
-
-Cost = Literal["parameters", "latency_ms", "kv_bytes_per_token"]
-Minimised = Literal["loss", "perplexity", "kl_to_dense", Cost]
 
 
 class SweepCalls(Calls):

@@ -2,7 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,7 @@ from sentinel.access import STAYING_S, AsJson, Key, Url, connect
 from sentinel.arguments import Deadline, Grace, IdempotencyKey, Most, NotBefore, Priority, moment
 from sentinel.display import SweepDisplay
 from sentinel.outcomes import ExitCode, output
+from sentinel.replies import Cost, Minimised
 from sentinel.showing import show, show_mistakes
 from sentinel.spec import load_document
 
@@ -22,7 +23,6 @@ group = typer.Typer(help="Submit a grid of specs as one, and compare what comes 
 
 SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="Id of the sweep, `swp_…`.")]
 SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="YAML or JSON with `spec` and `grid`.")]
-Cost = Literal["parameters", "latency_ms", "kv_bytes_per_token"]
 Average = Annotated[bool, typer.Option("--average-seeds", help="One row for all points that differ in the seed alone.")]
 
 
@@ -122,10 +122,7 @@ def best(
     max_parameters: Annotated[float | None, typer.Option(help="Parameters at most.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Milliseconds a window at most.")] = None,
     max_kv_bytes_per_token: Annotated[float | None, typer.Option(help="Bytes of cache a token at most.")] = None,
-    minimise: Annotated[
-        Literal["loss", "perplexity", "kl_to_dense", "parameters", "latency_ms", "kv_bytes_per_token"],
-        typer.Option(help="What it has the least of."),
-    ] = "loss",
+    minimise: Annotated[Minimised, typer.Option(help="What it has the least of.")] = "loss",
     average_seeds: Average = False,
     url: Url = None,
     api_key: Key = None,
