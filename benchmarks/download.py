@@ -27,9 +27,9 @@ import httpx
 from api.settings import Settings
 from api.store import jobs, leases
 from api.store.database import create_database, upgrade
-from api.store.keys import create_key
+from api.store.keys import Scope, create_key
 from api.store.storage import Storage, attempt_prefix
-from worker.embedded import SCOPES, TENANT, as_environment
+from worker.embedded import TENANT, as_environment
 from worker.processes import Process, end, start, wait_until
 
 MEGABYTE = 1024 * 1024
@@ -184,11 +184,14 @@ def peak_bytes(status: str) -> int:
 
 def measure(size: int, cuts: int, home: Path) -> dict[str, Any]:
     """Every figure."""
-    settings = Settings(home=home, port=free_port(), redis_url=f"redis+socket://{home}/none.sock")
+    # The relay has a port of its own, by which clients call the service.
+    settings = Settings(
+        home=home, port=free_port(), redis_url=f"redis+socket://{home}/none.sock", allowed_hosts=["127.0.0.1"]
+    )
     upgrade(settings.database_url)
     database = create_database(settings.database_url)
     with database.transaction() as session:
-        _, key = create_key(session, TENANT, "benchmark", SCOPES)
+        _, key = create_key(session, TENANT, "benchmark", list(Scope))
     database.close()
     with ExitStack() as stack:
         api = stack.enter_context(served(settings))

@@ -80,7 +80,7 @@ def main() -> None:
     as_json = "--json" in sys.argv
     try:
         # For people, typer itself explains a wrong call and ends.
-        code = app(standalone_mode=not as_json)
+        code = app(prog_name="sentinel", standalone_mode=not as_json)
     except SentinelError as error:
         explain(error, as_json=as_json)
         sys.exit(exit_code(error))

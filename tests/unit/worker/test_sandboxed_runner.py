@@ -76,7 +76,14 @@ def look(request, tmp_path, monkeypatch):
             runner = Runner(tmp_path / "runner", {}, start)
             assert runner.wait_ready(threading.Event())
             spec = {"model": model, "prune": {"target": {"sparsity": 0.5}}, "name": str(listening.getsockname()[1])}
-            options = {"resume": None, "allowed_roots": [], "memory_bytes": 0, "log_fields": {}, "limits": LIMITS}
+            options = {
+                "resume": None,
+                "fetched": {},
+                "allowed_roots": [],
+                "memory_bytes": 0,
+                "log_fields": {},
+                "limits": LIMITS,
+            }
             runner.assign(Assignment(spec=spec, hub_token=hub_token, **options))
             assert runner.wait() == 0, runner.log_tail()
             (line,) = [line for line in runner.log.read_text().splitlines() if line.startswith("{")]
