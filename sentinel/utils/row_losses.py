@@ -1,8 +1,8 @@
 """Losses of rows of logits with their gradients, a few rows at a time.
 
 Logits are the largest tensors there are. Autograd would keep their log-probabilities and make two more tensors as large
-on the way back; here a few rows at a time are read once, while they are in a cache, and all that stays is one gradient.
-It is rounded to the logits' type once, at the very end.
+on the way back; here the gradient is made on the way there, some rows at a time, and is all that stays. It is rounded
+to the logits' type once, at the very end.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-# Numbers handled at a time: in float32 about what a core's cache holds, and on a GPU what keeps it busy.
+# Numbers handled at a time: few beside all logits of a batch, and enough to keep the device busy.
 NUMBERS_AT_A_TIME = {"cpu": 1 << 18}
 NUMBERS_ON_ACCELERATORS = 1 << 26
 
