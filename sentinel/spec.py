@@ -74,6 +74,23 @@ class Splits(Section):
         return self
 
 
+# What sources of text have in common; not a base class, whose fields would come before a source's own.
+Chat = Annotated[
+    bool,
+    Field(
+        description="The column holds conversations, lists of messages with `role` and `content`, which the "
+        "tokenizer's chat template writes out."
+    ),
+]
+FileColumn = Annotated[str, Field(description="Column that holds the text; txt files have only `text`.")]
+HeldOut = Annotated[
+    float,
+    Field(gt=0, lt=1, description="Share of `train`, from its end, kept for evaluation when `evaluation` is null."),
+]
+Isolated = Annotated[bool, Field(description="Let no token attend to another document in its window than its own.")]
+Length = Annotated[int, Field(ge=8, le=32768, description="Tokens per window.")]
+
+
 class HubData(Section):
     """A dataset of the Hugging Face Hub."""
 
@@ -85,19 +102,13 @@ class HubData(Section):
     config: str | None = Field(None, description="Dataset configuration, e.g. `wikitext-2-raw-v1`.")
     revision: str = Field("main", description="Branch, tag or commit.")
     column: str = Field("text", description="Column that holds the text.")
-    chat: bool = Field(
-        default=False,
-        description="The column holds conversations, lists of messages with `role` and `content`, which the "
-        "tokenizer's chat template writes out.",
-    )
+    chat: Chat = False
     splits: Splits = Field(default_factory=Splits, description="Which split serves what.")
     streaming: bool = Field(
         default=False, description="Read no more of the dataset than the run needs, and keep none of it on disk."
     )
-    sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
-    isolate_documents: bool = Field(
-        default=False, description="Let no token attend to another document in its window than its own."
-    )
+    sequence_length: Length = 512
+    isolate_documents: Isolated = False
 
 
 class PathData(Section):
@@ -106,19 +117,11 @@ class PathData(Section):
     source: Literal["path"] = Field("path", description="Where from.")
     train: str = Field(description="File for calibration and healing.", min_length=1)
     evaluation: str | None = Field(None, description="File that only evaluation sees; null holds out `held_out`.")
-    held_out: float = Field(
-        0.1, gt=0, lt=1, description="Share of `train`, from its end, kept for evaluation when `evaluation` is null."
-    )
-    column: str = Field("text", description="Column that holds the text; txt files have only `text`.")
-    chat: bool = Field(
-        default=False,
-        description="The column holds conversations, lists of messages with `role` and `content`, which the "
-        "tokenizer's chat template writes out.",
-    )
-    sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
-    isolate_documents: bool = Field(
-        default=False, description="Let no token attend to another document in its window than its own."
-    )
+    held_out: HeldOut = 0.1
+    column: FileColumn = "text"
+    chat: Chat = False
+    sequence_length: Length = 512
+    isolate_documents: Isolated = False
 
 
 class UploadData(Section):
@@ -129,19 +132,11 @@ class UploadData(Section):
     evaluation: UploadId | None = Field(
         None, description="Upload that only evaluation sees; null holds out `held_out`."
     )
-    held_out: float = Field(
-        0.1, gt=0, lt=1, description="Share of `train`, from its end, kept for evaluation when `evaluation` is null."
-    )
-    column: str = Field("text", description="Column that holds the text; txt files have only `text`.")
-    chat: bool = Field(
-        default=False,
-        description="The column holds conversations, lists of messages with `role` and `content`, which the "
-        "tokenizer's chat template writes out.",
-    )
-    sequence_length: int = Field(512, ge=8, le=32768, description="Tokens per window.")
-    isolate_documents: bool = Field(
-        default=False, description="Let no token attend to another document in its window than its own."
-    )
+    held_out: HeldOut = 0.1
+    column: FileColumn = "text"
+    chat: Chat = False
+    sequence_length: Length = 512
+    isolate_documents: Isolated = False
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
@@ -154,10 +149,8 @@ class BuiltinData(Section):
     """Small English stories from Sentinel's own generator; train and evaluation never overlap."""
 
     source: Literal["builtin"] = Field("builtin", description="Where from.")
-    sequence_length: int = Field(128, ge=8, le=32768, description="Tokens per window.")
-    isolate_documents: bool = Field(
-        default=False, description="Let no token attend to another document in its window than its own."
-    )
+    sequence_length: Length = 128
+    isolate_documents: Isolated = False
 
 
 class Evaluate(Section):
