@@ -3,6 +3,7 @@
 import json
 import socket
 from contextlib import ExitStack, suppress
+from http.client import HTTPResponse
 from urllib.parse import urlsplit
 
 import httpx
@@ -49,6 +50,14 @@ def read_answer(connection):
     assert b"content-type: application/problem+json" in head.lower()
     assert b"x-content-type-options: nosniff" in head.lower()
     return int(head.split()[1]), json.loads(body)["code"]
+
+
+def status_of_answer(connection):
+    """Of one whole answer, read to its end, on a connection that may stay open."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    return answer.status
 
 
 def refused(answer):
@@ -125,7 +134,7 @@ def test_a_later_head_that_does_not_come(service, connect, monkeypatch):
     monkeypatch.setattr(connections, "HEAD_PATIENCE_S", 0.3)
     connection = connect()
     connection.sendall(f"GET /livez HTTP/1.1\r\nHost: {urlsplit(service.base_url).netloc}\r\n\r\n".encode())
-    assert b" 200 " in connection.recv(65536)
+    assert status_of_answer(connection) == 200
     connection.sendall(b"GET")
     assert read_answer(connection) == (408, "head_too_slow")
 
@@ -135,7 +144,7 @@ def test_a_body_that_goes_on_after_it_was_refused(service, connect, monkeypatch)
     connection = connect()
     head = f"POST /v1/jobs HTTP/1.1\r\nHost: {urlsplit(service.base_url).netloc}\r\nContent-Length: 99999\r\n\r\n"
     connection.sendall(head.encode())
-    assert b" 413 " in connection.recv(65536)
+    assert status_of_answer(connection) == 413
     with suppress(ConnectionError):
         for _ in range(100):
             connection.sendall(b"x")
