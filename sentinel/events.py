@@ -17,6 +17,7 @@ class Phase(StrEnum):
     MEASURING = "measuring"
     PRUNING = "pruning"
     HEALING = "healing"
+    GROWING = "growing"
     EVALUATING = "evaluating"
     EXPORTING = "exporting"
     PUBLISHING = "publishing"

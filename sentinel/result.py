@@ -1,5 +1,7 @@
 """The outcome of an experiment, as it is written to `result.json` and shown by the service."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -119,6 +121,50 @@ class CostRecord(_Value):
     measured: float
 
 
+class GrowthRecord(_Value):
+    """What a cycle grew, and whether it was worth it.
+
+    Groups are named by their index in the dense model; those that it never had count on from its number.
+
+    Attributes:
+        strategy: Which chose them.
+        grown: Unit → layer → groups that came in.
+        gains: Unit → layer → group → what the strategy promised of every candidate; higher came first.
+        accepted: Whether they stayed; if not, the model is as it was before them.
+        loss_before: Held-out loss before they came in, nats per token.
+        loss_after: The same once they had learnt.
+        reason: Why they stayed or went, in a sentence.
+    """
+
+    strategy: str
+    grown: dict[str, dict[int, list[int]]]
+    gains: dict[str, dict[int, dict[int, float]]]
+    accepted: bool
+    loss_before: float
+    loss_after: float
+    reason: str
+
+
+class DecisionRecord(_Value):
+    """What a controller decided for a cycle, and on what grounds.
+
+    Attributes:
+        action: `prune`, `hold`, `heal` or `grow`: what stands out in it.
+        progress: Share of the way to the target that shall be done after the cycle's cut.
+        grow: Share of the dense model's groups that shall grow; 0 for none.
+        steps: Healing steps of the cycle.
+        measurements: Name → number it was decided on.
+        reason: In a sentence, with the thresholds that were crossed.
+    """
+
+    action: Literal["prune", "hold", "heal", "grow"]
+    progress: float
+    grow: float
+    steps: int
+    measurements: dict[str, float]
+    reason: str
+
+
 class CycleRecord(_Value):
     """What one cycle did.
 
@@ -127,6 +173,10 @@ class CycleRecord(_Value):
         cost: Predicted and measured, against the goal.
         removed: Unit → layer → groups of the dense model cut in this cycle.
         evaluations: Candidates that the search measured.
+        signals: Name (`importance`, `entropy`, `utilisation`, `gradient_norm`, `gate`) → layer → attention group of
+            the dense model → what was measured before the cut.
+        decision: What the controller decided; None without one.
+        growth: What was grown; None where nothing was.
     """
 
     cycle: int
@@ -137,6 +187,9 @@ class CycleRecord(_Value):
     loss_before_healing: float
     loss: float
     compensation: list[LayerCompensation]
+    signals: dict[str, dict[int, dict[int, float]]] = {}
+    decision: DecisionRecord | None = None
+    growth: GrowthRecord | None = None
 
 
 class Protocol(_Value):
