@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sentinel.models.families.base import UNITS, Family, Site, Unit
+from sentinel.models.optimized.insertion import origin
 from sentinel.prune_spec import CompensationName, Prune
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.compensation import Cut
@@ -46,7 +47,8 @@ class PruningModule:
     Attributes:
         model: The model, cut in place.
         family: Where its groups live.
-        kept: Unit → per layer, the indices of the dense model's groups that are left, ascending.
+        kept: Unit → per layer, the indices of the dense model's groups that are left, ascending; behind them those
+            that were grown beyond its number.
         dense_counts: Unit → groups per layer of the dense model.
     """
 
@@ -57,15 +59,16 @@ class PruningModule:
         *,
         kept: Mapping[Unit, Sequence[Sequence[int]]] | None = None,
     ) -> None:
-        """Take over a dense `model`; with `kept`, cut it down to those groups."""
+        """Take over a dense `model`; with `kept`, give it those groups, the shapes of grown ones included."""
         self.model = model
         self.family = family
         self.dense_counts = {unit: family.counts(model, unit) for unit in UNITS}
         self.kept = {unit: [list(range(count)) for count in counts] for unit, counts in self.dense_counts.items()}
         for unit, layers in (kept or {}).items():
             for layer, groups in enumerate(layers):
-                if len(groups) < self.dense_counts[unit][layer]:
-                    family.keep_groups(model, layer, unit, groups)
+                dense_count = self.dense_counts[unit][layer]
+                if list(groups) != list(range(dense_count)):
+                    family.keep_groups(model, layer, unit, [origin(group, dense_count) for group in groups])
             self.kept[unit] = [list(groups) for groups in layers]
 
     @property

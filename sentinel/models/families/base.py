@@ -86,10 +86,11 @@ class Family(ABC):
     def keep_groups(self, model: PreTrainedModel, layer: int, unit: Unit, keep: Sequence[int]) -> None:
         """Cut every other group of the layer out of the model, in place; parameters are replaced.
 
-        With nothing to keep, what is left of the unit is the bias of its output projection, where it has one.
+        A group that is named twice is there twice. With nothing to keep, what is left of the unit is the bias of its
+        output projection, where it has one.
 
         Raises:
-            ValueError: `keep` repeats a group or names one that is not there.
+            ValueError: `keep` names a group that is not there.
         """
         cut_groups(self.parts(model, layer, unit), keep)
         self.after_cut(model, layer, unit, keep)
@@ -152,6 +153,10 @@ class Family(ABC):
             return self.neurons(config)
         count: int = getattr(config, self.kv_heads_key or self.heads_key)
         return count
+
+    def may_exceed(self, config: PreTrainedConfig, unit: Unit) -> bool:  # noqa: ARG002 - most classes have one answer
+        """Whether a layer may have more groups of the unit than the config declares."""
+        return True
 
     def residual_scale(self, config: PreTrainedConfig) -> float | None:  # noqa: ARG002 - most classes have only one answer
         """What a unit's output is multiplied with when it is added to the residual stream.

@@ -64,3 +64,7 @@ class FalconFamily(Family):
         if unit == "mlp" or config.new_decoder_architecture:
             return super().dense_count(config, unit)
         return 1 if config.multi_query else config.num_attention_heads
+
+    def may_exceed(self, config: PreTrainedConfig, unit: Unit) -> bool:
+        """A class that reads the only key and value cannot read a second one."""
+        return unit == "mlp" or config.new_decoder_architecture or not config.multi_query

@@ -6,6 +6,7 @@ Legend: a projection maps `in` features to `out` features; its weight is read as
 whatever way its class stores it.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,7 +66,7 @@ class Part:
         return weight.index_select(self.weight_dim, features.to(weight.device))
 
     def cut(self, keep: Sequence[int], *, num_groups: int) -> None:
-        """Keep only the named groups, in the order given; parameters are replaced."""
+        """Keep only the named groups, in the order given, one named twice twice; parameters are replaced."""
         features = self.features(keep, num_groups=num_groups)
         for name, old, dim in list(self.tensors()):
             kept = old.detach().index_select(dim, features.to(old.device))
@@ -113,8 +114,11 @@ class ListPart(Part):
         return torch.cat([parameter(self.entries[index], "weight").detach() for index in chosen])
 
     def cut(self, keep: Sequence[int], *, num_groups: int) -> None:
-        """Keep only the entries of the named groups, in the order given."""
-        entries = [self.entries[index] for index in self.features(keep, num_groups=num_groups)]
+        """Keep only the entries of the named groups, in the order given; a second time they are copies."""
+        entries: list[nn.Module] = []
+        for index in self.features(keep, num_groups=num_groups):
+            entry = self.entries[index]
+            entries.append(copy.deepcopy(entry) if entry in entries else entry)
         for name in list(self.module._modules):
             delattr(self.module, name)
         for index, entry in enumerate(entries):
@@ -138,13 +142,13 @@ def num_groups_of(parts: Sequence[Part]) -> int:
 
 
 def cut_groups(parts: Sequence[Part], keep: Sequence[int]) -> None:
-    """Keep only the named groups in every part, in the order given.
+    """Keep only the named groups in every part, in the order given; one that is named twice is there twice.
 
     Raises:
-        ValueError: `keep` repeats a group or names one that is not there. Nothing was cut.
+        ValueError: `keep` names a group that is not there. Nothing was cut.
     """
     num_groups = num_groups_of(parts)
-    if len(set(keep)) != len(keep) or not set(keep) <= set(range(num_groups)):
+    if not set(keep) <= set(range(num_groups)):
         raise ValueError(f"Cannot keep groups {list(keep)} of a layer with {num_groups}.")
     for part in parts:
         part.cut(keep, num_groups=num_groups)

@@ -9,11 +9,14 @@ from sentinel.errors import ModelInvalid
 from sentinel.models.families.adaptations import adapt, found_in
 from sentinel.models.families.base import UNITS, Unit
 from sentinel.models.loaders.checks import CheckedFolder, check_size
+from sentinel.models.optimized.insertion import origin
 
 # What export adds to the stock config (see optimized/export.py).
 UNEVEN_KEYS = frozenset(
     {"auto_map", "per_layer_config", "allow_global_per_layer_attribute_access", "resized", "adaptations"}
 )
+# A layer may have been grown to this many times the groups that its config declares; a claim of more is a mistake.
+MOST_GROWTH = 4
 
 
 def rebuild(folder: CheckedFolder, config: PreTrainedConfig, *, dtype: torch.dtype) -> PreTrainedModel:
@@ -51,8 +54,9 @@ def rebuild(folder: CheckedFolder, config: PreTrainedConfig, *, dtype: torch.dty
 def _cut(model: PreTrainedModel, layers: Sequence[Mapping[Unit, int]], folder: CheckedFolder) -> None:
     for layer, counts in enumerate(layers):
         for unit, count in counts.items():
-            if count != folder.family.dense_count(model.config, unit):
-                folder.family.keep_groups(model, layer, unit, range(count))
+            dense_count = folder.family.dense_count(model.config, unit)
+            if count != dense_count:
+                folder.family.keep_groups(model, layer, unit, [origin(group, dense_count) for group in range(count)])
     _restore_adaptations(model, folder)
 
 
@@ -64,9 +68,10 @@ def _counts(folder: CheckedFolder, config: PreTrainedConfig) -> list[dict[Unit, 
     layers = [family.counts_of(config, overrides.get(layer, {})) for layer in range(num_layers)]
     for unit in UNITS:
         dense_count = family.dense_count(config, unit)
-        if not all(0 <= counts[unit] <= dense_count for counts in layers):
+        if not all(0 <= counts[unit] <= MOST_GROWTH * dense_count for counts in layers):
             raise ModelInvalid(
-                f"`per_layer_config` asks for impossible numbers of {unit} groups; there are {dense_count}."
+                f"`per_layer_config` asks for impossible numbers of {unit} groups: a layer has 0 to "
+                f"{MOST_GROWTH} × {dense_count}."
             )
     return layers
 
@@ -79,7 +84,7 @@ def _restore_adaptations(model: PreTrainedModel, folder: CheckedFolder) -> None:
     dense_count = folder.family.dense_count(model.config, "attention")
     for path, adaptation in saved.items():
         groups = adaptation.get("groups", [])
-        if len(set(groups)) != len(groups) or not set(groups) <= set(range(dense_count)):
+        if not set(groups) <= set(range(dense_count)):
             raise ModelInvalid(f"`adaptations` in config.json name groups {groups} of {dense_count}.")
         adapt(model.get_submodule(path), **adaptation)
 

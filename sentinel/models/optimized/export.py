@@ -117,6 +117,10 @@ def _masked_state(
     names = {module: name for name, module in model.named_modules()}
     for unit, layers in kept.items():
         dense_count = family.dense_count(model.config, unit)
+        if any(group >= dense_count for groups in layers for group in groups):
+            raise ExportImpossible(
+                f"The model has more groups than {dense_count} per layer: the masked form has no place for some."
+            )
         for layer, groups in enumerate(layers):
             # A layer whose heads' places matter knows them itself, whatever it was loaded from.
             known = adaptations.groups_in(family.layers(model)[layer]) if unit == "attention" else None

@@ -1,7 +1,8 @@
-"""Puts groups of the dense model back into a cut one. Which groups is decided elsewhere.
+"""Puts groups into a cut model: those of the dense model that it lost, or more than that ever had.
 
-The dense model is cut again, to the groups that are left and those that come back; so whatever a family tells its
-modules after a cut holds after an insertion, too. Then everything that the cut model has goes over.
+Which groups is decided elsewhere, and so is what a new one starts from. The dense model is cut again, to the groups
+that are left and those that come; so whatever a family tells its modules after a cut holds after an insertion, too.
+Then everything that the cut model has goes over.
 """
 
 import copy
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from sentinel.errors import ModelUnsupported
 from sentinel.models.families.base import Family, Unit
 from sentinel.models.families.parts import ListPart, Part
 
@@ -17,33 +19,44 @@ Groups = Mapping[Unit, Sequence[Sequence[int]]]
 Grown = Mapping[Unit, Mapping[int, Sequence[int]]]
 
 
+def origin(group: int, dense_count: int) -> int:
+    """The dense model's group that a group is shaped like: itself or, for those beyond their number, in turn each."""
+    return group % dense_count
+
+
 @torch.no_grad()
 def insert_groups(
     model: PreTrainedModel, dense: PreTrainedModel, family: Family, *, kept: Groups, grown: Grown
 ) -> tuple[PreTrainedModel, dict[Unit, list[list[int]]]]:
-    """A model with `grown` put back: the dense model's slices, but for those of the output projection, which are zero.
+    """A model with `grown` put in: the dense model's slices, but for those of the output projection, which are zero.
 
     So that what the model computes does not change (law 6), and the new groups learn from their removed weights on.
+    Groups are named by their index in the dense model. Those that it never had count on from its number, and start
+    as their `origin`.
 
     Args:
         model: The cut model; it is not changed.
         dense: The model that it was cut out of; it is not changed either.
         family: Where their groups live.
-        kept: Unit → per layer, the dense model's groups that `model` has, ascending.
-        grown: Unit → layer → the dense model's groups that come back.
+        kept: Unit → per layer, the groups that `model` has, ascending.
+        grown: Unit → layer → the groups that come.
 
     Returns:
         The new model, and its `kept`.
 
     Raises:
-        ValueError: A group is there already, or the dense model has none of that index. Nothing was done.
+        ValueError: A group is there already. Nothing was done.
+        ModelUnsupported: A layer of this class cannot have more groups than the dense one. Nothing was done.
     """
     after = {unit: [_joined(unit, i, layer, grown) for i, layer in enumerate(layers)] for unit, layers in kept.items()}
     bigger = copy.deepcopy(dense)
     shared: set[torch.nn.Parameter] = set()
     for unit, layers in after.items():
+        counts = family.counts(dense, unit)
+        if not family.may_exceed(dense.config, unit) and any(len(g) > n for g, n in zip(layers, counts, strict=True)):
+            raise ModelUnsupported(f"A layer of this {dense.config.model_type} model has one {unit} group at most.")
         for layer, groups in enumerate(layers):
-            family.keep_groups(bigger, layer, unit, groups)
+            family.keep_groups(bigger, layer, unit, [origin(group, counts[layer]) for group in groups])
             places = [groups.index(group) for group in kept[unit][layer]]
             parts = family.parts(bigger, layer, unit)
             shared.update(parameter for part in parts for parameter in _parameters(part))

@@ -118,9 +118,8 @@ def adapted(tmp_path):
         lambda adaptations, norm: norm.update(width="8"),
         lambda adaptations, norm: norm.update(groups=[0, 2]),
         lambda adaptations, norm: norm.update(groups=[0, 2, 4]),
-        lambda adaptations, norm: norm.update(groups=[0, 2, 2]),
     ],
-    ids=["none", "another", "name", "type", "few", "beyond", "twice"],
+    ids=["none", "another", "name", "type", "few", "beyond"],
 )
 def test_adaptations_that_do_not_fit_are_invalid(adapted, change):
     config = json.loads((adapted / "config.json").read_text())

@@ -5,9 +5,13 @@ import copy
 import pytest
 import torch
 
+from sentinel.errors import ExportImpossible, ModelUnsupported
+from sentinel.models.loaders.load import load_model
+from sentinel.models.optimized.export import export
 from sentinel.models.optimized.insertion import insert_groups
 from sentinel.models.optimized.surgery import apply_removal
-from tests.unit.models.conftest import CONFIGS, UNITS, make_loaded, survivors
+from sentinel.spec import PathModel
+from tests.unit.models.conftest import CONFIGS, UNITS, VARIANTS, make_loaded, make_tokenizer, survivors
 
 TOKENS = torch.randint(1, 30, (2, 9), generator=torch.Generator().manual_seed(2))
 
@@ -56,8 +60,44 @@ def test_it_has_its_removed_weights_but_no_output_and_a_step_moves_that():
     assert weight.grad[:, place].abs().sum() > 0
 
 
-@pytest.mark.parametrize("groups", [[0], [1, 1], [99]])
-def test_what_is_there_or_never_was_is_refused(groups):
+def with_more_than_ever(variant):
+    """A cut and trained model, and the same with two heads and one neuron more than the dense one in its layer 2."""
+    model, dense, family, kept = cut_and_trained(variant)
+    heads, neurons = (family.dense_count(dense.config, unit) for unit in UNITS)
+    grown = {"attention": {2: [heads, heads + 1]}, "mlp": {1: [neurons]}}
+    return model, dense, family, insert_groups(model, dense, family, kept=kept, grown=grown)
+
+
+@pytest.mark.parametrize("variant", [name for name in CONFIGS if name != "falcon-multi-query"])
+def test_law_6_a_layer_may_have_more_groups_than_it_ever_had(variant):
+    model, dense, family, (bigger, after) = with_more_than_ever(variant)
+    before = model(TOKENS).logits.detach()
+    assert (bigger(TOKENS).logits - before).abs().max() <= 1e-5 * max(1.0, float(before.abs().max()))
+    assert {unit: family.counts(bigger, unit) for unit in UNITS} == {u: list(map(len, after[u])) for u in UNITS}
+    heads, neurons = (family.dense_count(dense.config, unit) for unit in UNITS)
+    assert family.counts(bigger, "attention")[2] == heads + 2
+    assert family.counts(bigger, "mlp")[1] == neurons + 1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_model_with_more_groups_is_saved_and_loaded(variant, tmp_path):
+    _, _, family, (bigger, after) = with_more_than_ever(variant)
+    arguments = {"family": family, "dtype": "float32", "directory": tmp_path / "checkpoint", "kept": after}
+    assert export(bigger, make_tokenizer(), form="auto", **arguments) == "remote_code"
+    source = PathModel(source="path", path=str(arguments["directory"]))
+    loaded = load_model(source, device="cpu", dtype="float32")
+    assert torch.equal(loaded.model(TOKENS).logits, bigger(TOKENS).logits)
+    with pytest.raises(ExportImpossible, match="more groups than"):
+        export(bigger, make_tokenizer(), form="masked", **arguments)
+
+
+def test_a_class_with_one_kv_head_takes_no_second():
+    with pytest.raises(ModelUnsupported, match="one attention group at most"):
+        with_more_than_ever("falcon-multi-query")
+
+
+@pytest.mark.parametrize("groups", [[0], [1, 1]])
+def test_what_is_there_is_refused(groups):
     model, dense, family, kept = cut_and_trained("llama-gqa")
-    with pytest.raises(ValueError, match=r"already|Cannot keep"):
+    with pytest.raises(ValueError, match="already"):
         insert_groups(model, dense, family, kept=kept, grown={"mlp": {0: groups}})
