@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from sentinel.events import CheckpointSaved, Finished, Phase, Reporter
-from sentinel.heal_report import HealingObserver
+from sentinel.grow_spec import Grow
+from sentinel.heal_report import ExchangeObserver, HealingObserver
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs, check_inputs, load_inputs
 from sentinel.locating import NOTHING
@@ -26,6 +27,7 @@ from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
 from sentinel.outputs import describe, write_checkpoint, write_unfinished
 from sentinel.pinning import pin, resolve_commits
+from sentinel.plasticity import Exchange
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
 from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
@@ -150,11 +152,14 @@ class _Run:
         self.sources = sources
         self.commits = commits
         self.steps = steps_per_cycle(spec.heal, inputs.training) if spec.heal else 0
+        if spec.grow:
+            self.steps += spec.grow.steps
         tracker.plan(cycles=spec.prune.cycles, steps_per_cycle=self.steps)
         self.records = list(state.records) if state else []
+        self._is_first = state is None
         self._dense: float | None = None
         self._healing = state.healing if state else None
-        self._training = resume / TRAINING_FOLDER if resume and self._healing else None
+        self._training = resume / TRAINING_FOLDER if resume and self._healing and not self._healing.done else None
         self.module = PruningModule(copy.deepcopy(inputs.dense), inputs.family, kept=state.kept if state else None)
         if resume and state:
             load_weights(resume / CHECKPOINT_FOLDER, self.module.model)
@@ -175,7 +180,7 @@ class _Run:
             # First, because a prompt that is too long or a broken task must not fail the run at its end.
             dense_samples = continue_prompts(self.inputs.dense, self.inputs.tokenizer, self.spec.evaluate)
             dense_scores = self.inputs.tasks.scores(self.inputs.dense, self.inputs.tokenizer)
-            if not self.records:
+            if self._is_first:
                 self._dense_loss()
         for cycle in range(len(self.records) + 1, self.spec.prune.cycles + 1):
             if self._went_too_far():
@@ -198,7 +203,11 @@ class _Run:
     def _cycle(self, cycle: int) -> None:
         record = self._healing.record if self._healing else self._cut(cycle)
         if self.spec.heal:
-            record = record.model_copy(update={"loss": self._heal(record, self.spec.heal)})
+            if not (self._healing and self._healing.done):
+                record = record.model_copy(update={"loss": self._heal(record, self.spec.heal)})
+            if self.spec.grow and cycle < self.spec.prune.cycles:
+                record = self._grow(record, self.spec.grow, self.spec.heal)
+            self._healing = None
         self.records.append(record)
         self.tracker.advance(cuts=cycle, steps=cycle * self.steps)
         self._save()
@@ -229,9 +238,11 @@ class _Run:
         return self.module.calibration(self.inputs.calibration, self.spec.prune, seed=seed)
 
     def _select(self, calibration: Calibration, cycle: int) -> Selection:
-        prune = self.spec.prune
-        before, progress = (progress_at(c, cycles=prune.cycles, schedule=prune.schedule) for c in (cycle - 1, cycle))
-        return self.module.select(calibration, prune, before=before, progress=progress)
+        before, progress = self._progress(cycle - 1), self._progress(cycle)
+        return self.module.select(calibration, self.spec.prune, before=before, progress=progress)
+
+    def _progress(self, cycle: int) -> float:
+        return progress_at(cycle, cycles=self.spec.prune.cycles, schedule=self.spec.prune.schedule)
 
     def _cost(self, selection: Selection) -> CostRecord:
         measured = cost_for(self.spec.prune, self._calibration()).total
@@ -265,7 +276,7 @@ class _Run:
     def _dense_loss(self) -> float:
         if self._dense is None:
             self._dense = mean_loss(self.inputs.dense, self.inputs.evaluation)
-            if not self.records:
+            if self._is_first:
                 self.tracker.metric("dense_loss", self._dense)
         return self._dense
 
@@ -287,6 +298,25 @@ class _Run:
             )
             self._healing, self._training = None, None
             return self._held_out_loss("healed_loss")
+
+    def _grow(self, record: CycleRecord, how: Grow, heal: Heal) -> CycleRecord:
+        """The record with what grew in the cycle, which is behind its healing."""
+        cycle, steps_before = record.cycle, record.cycle * self.steps - how.steps
+        if self._healing is None:
+            self._save(Healing(record=record, step=self.steps - how.steps, done=True))
+        progress = self._progress(cycle)
+        exchange = Exchange(inputs=self.inputs, spec=self.spec, how=how, heal=heal, cycle=cycle, progress=progress)
+        with self.tracker.phase(Phase.GROWING, cycle=cycle):
+            observer = ExchangeObserver(self.tracker, cycle=cycle, steps_before=steps_before)
+            tried = exchange.attempt(self.module, observer)
+            if tried is None:
+                self.tracker.message(f"Cycle {cycle}: there is nothing that could grow.")
+                return record
+            self.module, growth = tried
+            self.tracker.metric("grown_loss", growth.loss_after)
+            self.tracker.metric("not_grown_loss", growth.loss_without)
+        self.tracker.message(f"Cycle {cycle}: grew {_numbers(growth.grown)}. {growth.reason}")
+        return record.model_copy(update={"growth": growth})
 
     def _held_out_loss(self, name: str) -> float:
         loss = mean_loss(self.module.model, self.inputs.evaluation)
@@ -341,3 +371,8 @@ class _Run:
             memory=memory,
             checkpoint=str(self.output / CHECKPOINT_FOLDER),
         )
+
+
+def _numbers(groups: Mapping[str, Mapping[int, Sequence[int]]]) -> str:
+    """How many groups of each unit."""
+    return ", ".join(f"{sum(map(len, layers.values()))} {unit} group(s)" for unit, layers in groups.items())

@@ -130,13 +130,14 @@ def _training_windows(spec: Spec) -> int | None:
         return spec.prune.calibration_sequences
     if spec.heal.epochs is not None:
         return None
+    # What grows learns in between on windows that its cycle's healing has read: it takes no more of them.
     healing = spec.prune.cycles * spec.heal.steps * sequences_per_step(spec.heal, spec.data.sequence_length)
     return spec.prune.calibration_sequences + _held_out_windows(spec) + healing
 
 
 def _held_out_windows(spec: Spec) -> int:
-    """Of the training text, for measurements in a healing; evaluation's own text must not choose among weights."""
-    if spec.heal is None or spec.heal.evaluate_every is None:
+    """Of the training text, for what is judged on the way; evaluation's own text must not choose among weights."""
+    if spec.heal is None or (spec.heal.evaluate_every is None and spec.grow is None):
         return 0
     return max(1, HELD_OUT_TOKENS // spec.data.sequence_length)
 

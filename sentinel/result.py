@@ -122,26 +122,32 @@ class CostRecord(_Value):
 
 
 class GrowthRecord(_Value):
-    """What a cycle grew, and whether it was worth it.
+    """What a cycle grew and gave up for it, and whether that was worth it.
 
     Groups are named by their index in the dense model; those that it never had count on from its number.
 
     Attributes:
         strategy: Which chose them.
         grown: Unit → layer → groups that came in.
+        removed: Unit → layer → groups, of any age, that went in exchange.
         gains: Unit → layer → group → what the strategy promised of every candidate; higher came first.
-        accepted: Whether they stayed; if not, the model is as it was before them.
+        accepted: Whether the exchange stands; if not, the run goes on with the copy.
         loss_before: Held-out loss before they came in, nats per token.
-        loss_after: The same once they had learnt.
-        reason: Why they stayed or went, in a sentence.
+        loss_grown: With all of them, after half of the steps.
+        loss_after: After the exchange and the other half, at the size that the model had before.
+        loss_without: Of a copy that learnt as long and exchanged nothing.
+        reason: Why it does or does not, in a sentence.
     """
 
     strategy: str
     grown: dict[str, dict[int, list[int]]]
+    removed: dict[str, dict[int, list[int]]]
     gains: dict[str, dict[int, dict[int, float]]]
     accepted: bool
     loss_before: float
+    loss_grown: float
     loss_after: float
+    loss_without: float
     reason: str
 
 

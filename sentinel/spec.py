@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from sentinel.errors import FieldError, SpecInvalid
+from sentinel.grow_spec import Grow
 from sentinel.heal_spec import Heal
 from sentinel.prune_spec import Prune, Section
 
@@ -206,6 +207,7 @@ class Spec(Section):
     )
     prune: Prune = Field(description="What to remove.")
     heal: Heal | None = Field(default_factory=Heal, description="Fine-tuning after each cut; null for none.")
+    grow: Grow | None = Field(None, description="Groups that come back between two cuts; null for none.")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="How to measure.")
     export: Export = Field(default_factory=Export, description="The form of the checkpoint.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="`auto` takes a GPU if any.")
@@ -216,6 +218,20 @@ class Spec(Section):
     def needs_network(self) -> bool:
         """Whether the model, the text or a task has to be fetched from the hub."""
         return "hub" in (self.model.source, self.data.source) or bool(self.evaluate.tasks)
+
+    @model_validator(mode="after")
+    def _can_grow(self) -> Self:
+        if self.grow is None:
+            return self
+        if self.heal is None:
+            raise ValueError("`grow` needs `heal`: what comes back has to learn.")
+        if self.prune.cycles < 2:
+            raise ValueError("`grow` needs `prune.cycles` of 2 or more: groups come back between two cuts.")
+        if "layer" in self.prune.units:
+            raise ValueError("`grow` brings back single groups; prune `attention` and `mlp`, not whole `layer`s.")
+        if self.grow.strategy == "entropy_gap" and self.prune.units != ["attention"]:
+            raise ValueError("`entropy_gap` looks at attention only; use another strategy to grow these units.")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 Remembers which of the dense model's groups are left. Knows nothing of cycles, healing or files.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from sentinel.models.families.base import UNITS, Family, Site, Unit
-from sentinel.models.optimized.insertion import origin
+from sentinel.models.optimized.insertion import Grown, insert_groups, origin
 from sentinel.prune_spec import CompensationName, Prune
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.compensation import Cut
@@ -70,6 +71,17 @@ class PruningModule:
                 if list(groups) != list(range(dense_count)):
                     family.keep_groups(model, layer, unit, [origin(group, dense_count) for group in groups])
             self.kept[unit] = [list(groups) for groups in layers]
+
+    def with_groups(self, dense: PreTrainedModel, groups: Grown) -> "PruningModule":
+        """Another module that has these groups, too; their output slices are zero.
+
+        Args:
+            dense: The model that this one was cut out of.
+            groups: Unit → layer → groups, as `insert_groups` names them.
+        """
+        grown = copy.copy(self)
+        grown.model, grown.kept = insert_groups(self.model, dense, self.family, kept=self.kept, grown=groups)
+        return grown
 
     @property
     def sparsity(self) -> dict[Unit, float]:

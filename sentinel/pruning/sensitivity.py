@@ -27,7 +27,7 @@ def output_sensitivity(calibration: Calibration) -> torch.Tensor:
     few = replace(calibration, windows=calibration.windows[:number])
     model, sites = few.model, few.sites()
     sums = torch.zeros(len(sites), dtype=torch.float64)
-    with torch.enable_grad(), _differentiable(model), ExitStack() as stack:
+    with torch.enable_grad(), differentiable(model), ExitStack() as stack:
         outputs = [stack.enter_context(outputs_of(site.output)) for site in sites]
         for number, batch in enumerate(few.batches()):
             logits = model(input_ids=batch, use_cache=False).logits
@@ -38,7 +38,7 @@ def output_sensitivity(calibration: Calibration) -> torch.Tensor:
 
 
 @contextmanager
-def _differentiable(model: PreTrainedModel) -> Iterator[None]:
+def differentiable(model: PreTrainedModel) -> Iterator[None]:
     """Let gradients flow through a model whose weights are frozen, from its embeddings on."""
     handle = model.get_input_embeddings().register_forward_hook(lambda _, __, output: output.requires_grad_())
     try:

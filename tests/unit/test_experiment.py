@@ -461,3 +461,47 @@ def test_what_must_fail_at_the_end_fails_at_the_start(tmp_path, changes, error, 
     with pytest.raises(error, match=message):
         experiment.run(spec(**changes), output=tmp_path, reporter=recorder)
     assert Phase.PRUNING not in [event.phase for event in recorder.of(PhaseStarted)]
+
+
+GROW = {"steps": 2, "fraction": 0.1}
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    output, recorder = tmp_path_factory.mktemp("grown"), Recorder()
+    return output, recorder, experiment.run(spec(grow=GROW), output=output, reporter=recorder)
+
+
+def test_groups_grow_between_two_cuts_and_the_size_is_what_was_asked_for(finished, grown):
+    _, recorder, result = grown
+    assert result.pruned.groups == finished[2].pruned.groups
+    growths = [record.growth for record in result.cycles]
+    assert growths[-1] is None
+    for record, growth in zip(result.cycles[:-1], growths, strict=False):
+        (unit,) = growth.grown
+        assert unit == "attention"
+        assert sum(map(len, growth.grown[unit].values())) == 2
+        assert growth.accepted == ("stands" in growth.reason)
+        assert set(growth.grown[unit]) <= set(growth.gains[unit])
+        assert record.removed["attention"]
+    told = [event.text for event in recorder.of(MessageLogged) if "grew 2 attention group(s). The ex" in event.text]
+    assert len(told) == 2
+    phases = [(event.phase, event.cycle) for event in recorder.of(PhaseStarted)]
+    assert [cycle for phase, cycle in phases if phase is Phase.GROWING] == [1, 2]
+    fractions = [event.fraction for event in recorder.of(Progressed)]
+    assert fractions == sorted(fractions)
+
+
+@pytest.mark.parametrize(
+    "last", [PhaseStarted(phase=Phase.GROWING, cycle=1), PhaseStarted(phase=Phase.PRUNING, cycle=2)]
+)
+def test_a_run_killed_at_its_growth_resumes_to_the_same_weights(grown, tmp_path, last):
+    whole, _, result = grown
+    first = KilledAt(last)
+    with pytest.raises(Killed):
+        experiment.run(spec(grow=GROW), output=tmp_path / "first", reporter=first)
+    state = Path(first.of(CheckpointSaved)[-1].directory)
+    resumed = experiment.run(spec(grow=GROW), output=tmp_path / "second", reporter=Recorder(), resume=state)
+    assert_same_weights(whole, tmp_path / "second")
+    assert [r.model_dump() for r in resumed.cycles] == [r.model_dump() for r in result.cycles]
+    assert (tmp_path / "second" / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()

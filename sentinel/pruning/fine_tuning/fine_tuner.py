@@ -79,6 +79,7 @@ class FineTuner:
         seed: int,
         held_out: Tensor | None = None,
         factors: Mapping[nn.Parameter, Tensor] | None = None,
+        factor_warmup: int = 0,
         observer: Observer | None = None,
         keeper: Keeper | None = None,
         resume: Path | None = None,
@@ -92,6 +93,7 @@ class FineTuner:
             held_out: The same, other windows: where there are some and `heal.evaluate_every` says how often, they are
                 measured, and the model ends with the weights of the best measurement.
             factors: Per parameter how much faster its numbers learn than the rest, in a shape that broadcasts to it.
+            factor_warmup: Steps in which these rise linearly from 1.
             observer: Hears of every step.
             keeper: Is offered the state where healing could go on from.
             resume: Folder into which a keeper had it written, of the same healing; `model` is as it was kept.
@@ -116,6 +118,7 @@ class FineTuner:
                     steps=steps_per_cycle(self.heal, windows),
                     seed=seed,
                     factors=factors or {},
+                    factor_warmup=factor_warmup,
                 ),
                 self.heal,
                 accelerator=self.accelerator,

@@ -37,19 +37,20 @@ def scheduler_of(heal: Heal, optimizer: torch.optim.Optimizer, steps: int) -> La
 
 
 @contextmanager
-def faster(factors: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+def faster(factors: Mapping[nn.Parameter, Tensor], *, share: float = 1.0) -> Iterator[None]:
     """Multiply what an optimiser's step inside the context changes in some slices of some parameters.
 
     Scaling their gradients would not do: AdamW divides that out again.
 
     Args:
         factors: Per parameter how much faster each of its numbers learns, in a shape that broadcasts to it.
+        share: How much of that there is by now: 0 leaves everything as fast as the rest.
     """
     before = {parameter: parameter.detach().clone() for parameter in factors}
     yield
     with torch.no_grad():
         for parameter, old in before.items():
-            parameter.copy_(old + factors[parameter] * (parameter - old))
+            parameter.copy_(old + (1 + share * (factors[parameter] - 1)) * (parameter - old))
 
 
 def factors_of_groups(

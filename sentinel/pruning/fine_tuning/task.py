@@ -23,6 +23,7 @@ class Task:
         steps: Optimiser steps.
         seed: Of the windows' order.
         factors: Per parameter how much faster its numbers learn.
+        factor_warmup: Steps in which the factors rise linearly from 1.
     """
 
     model: PreTrainedModel
@@ -34,6 +35,11 @@ class Task:
     steps: int
     seed: int
     factors: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    factor_warmup: int = 0
+
+    def factor_share(self, step: int) -> float:
+        """How much of the factors there is in a step, counted from 1."""
+        return min(1.0, step / self.factor_warmup) if self.factor_warmup else 1.0
 
     def tokens(self, rows: Tensor) -> Tensor:
         """The windows of these numbers."""

@@ -110,7 +110,7 @@ class TrainingLoop:
         if verdict is Verdict.LEARN:
             if state and state.step:
                 self._keep(state)
-            with faster(self._task.factors):
+            with faster(self._task.factors, share=self._task.factor_share(self.step)):
                 self._gradients.scaler.step(self._optimizer)
             self._scheduler.step()
             self._observer.stepped(self.step, loss)

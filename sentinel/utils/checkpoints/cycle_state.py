@@ -31,12 +31,14 @@ class Healing(BaseModel):
     Attributes:
         record: What is known of the cycle; its loss is that before healing.
         step: Healing steps done.
+        done: Whether that was the last of them: the cycle goes on with its growth, and nothing is left of the training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     record: CycleRecord
     step: int
+    done: bool = False
 
 
 class CycleState(BaseModel):

@@ -1,0 +1,153 @@
+"""Lets a model exchange groups between two cuts, and keeps the exchange only if it is worth it.
+
+Groups grow and learn; then the model is cut back to the size that it had, by whatever is least important now, old or
+new, and learns on. A copy learns as long and exchanges nothing. Both have as many parameters and have seen as much
+text; the one with the lower held-out loss goes on, so that an exchange which does harm costs time and nothing else.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sentinel.grow_spec import Grow
+from sentinel.heal_spec import Heal
+from sentinel.inputs import Inputs
+from sentinel.models.evaluation import mean_loss
+from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
+from sentinel.pruning.fine_tuning.observer import Observer
+from sentinel.pruning.fine_tuning.optimization import factors_of_groups
+from sentinel.pruning.growth.growing import Grown, grow
+from sentinel.pruning.levels import cost_for
+from sentinel.pruning.pruning_module import PruningModule
+from sentinel.result import GrowthRecord
+from sentinel.spec import Spec
+
+# A record goes through the database with every cycle; so many promises of neurons nobody reads there.
+MOST_GAINS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One exchange of groups.
+
+    Attributes:
+        inputs: The dense model and the text.
+        spec: Says what is pruned.
+        how: How to grow.
+        heal: How to learn.
+        cycle: Counted from 1.
+        progress: Share of the way to the target that is done: the size to come back to.
+    """
+
+    inputs: Inputs
+    spec: Spec
+    how: Grow
+    heal: Heal
+    cycle: int
+    progress: float
+
+    def attempt(self, module: PruningModule, observer: Observer) -> tuple[PruningModule, GrowthRecord] | None:
+        """The module to go on with, and what happened; None where nothing can grow.
+
+        Args:
+            module: Is left as it is.
+            observer: Hears of every step of the exchange.
+        """
+        grown = grow(
+            module,
+            self.inputs.dense,
+            how=self.how,
+            prune=self.spec.prune,
+            windows=self.inputs.calibration,
+            seed=self._seed,
+        )
+        if grown is None:
+            return None
+        loss_before = self._held_out_loss(module)
+        without = _copy(module)
+        for half in (0, 1):
+            self._learn(without, half, Observer())
+        self._learn(grown.module, 0, observer, factors=self._factors(grown))
+        loss_grown = self._held_out_loss(grown.module)
+        removed = self._cut_back(grown.module, size=self._cost(module))
+        self._learn(grown.module, 1, observer)
+        loss_after, loss_without = self._held_out_loss(grown.module), self._held_out_loss(without)
+        accepted = loss_after < loss_without
+        record = GrowthRecord(
+            strategy=self.how.strategy,
+            grown={unit: {layer: list(g) for layer, g in layers.items()} for unit, layers in grown.groups.items()},
+            removed=removed,
+            gains=dict(grown.gains) if _is_readable(grown) else {},
+            accepted=accepted,
+            loss_before=loss_before,
+            loss_grown=loss_grown,
+            loss_after=loss_after,
+            loss_without=loss_without,
+            reason=f"The exchange {'stands' if accepted else 'is undone'}: at the same size the held-out loss is "
+            f"{loss_after:.4f} with it and {loss_without:.4f} after as many steps without it.",
+        )
+        return (grown.module if accepted else without), record
+
+    @property
+    def _seed(self) -> int:
+        return self.spec.seed + self.cycle
+
+    def _held_out_loss(self, module: PruningModule) -> float:
+        return mean_loss(module.model, self.inputs.held_out)
+
+    def _factors(self, grown: Grown) -> dict[nn.Parameter, Tensor]:
+        module = grown.module
+        return factors_of_groups(module.model, module.family, grown.places(), self.how.learning_rate_factor)
+
+    def _learn(
+        self,
+        module: PruningModule,
+        half: int,
+        observer: Observer,
+        *,
+        factors: Mapping[nn.Parameter, Tensor] | None = None,
+    ) -> None:
+        steps = halves(self.how.steps)[half]
+        short = self.heal.model_copy(update={"steps": steps, "epochs": None, "evaluate_every": None, "patience": None})
+        FineTuner(heal=short, dense=self.inputs.dense).fine_tune(
+            module.model,
+            self.inputs.training,
+            seed=self._seed + half,
+            factors=factors,
+            factor_warmup=round(self.how.warmup_fraction * steps),
+            observer=observer,
+        )
+
+    def _cost(self, module: PruningModule) -> float:
+        prune = self.spec.prune
+        return cost_for(prune, module.calibration(self.inputs.calibration, prune, seed=self._seed)).total
+
+    def _cut_back(self, module: PruningModule, *, size: float) -> dict[str, dict[int, list[int]]]:
+        """Remove as much as came; what went."""
+        prune = self.spec.prune
+        calibration = module.calibration(self.inputs.calibration, prune, seed=self._seed)
+        progress = self.progress
+        if prune.target.kind != "sparsity":  # its share is counted from the dense model, others' from what is left
+            cost = cost_for(prune, calibration).total
+            progress = min(1.0, (cost - size) / (cost - prune.target.value))
+        selection = module.select(calibration, prune, progress=progress)
+        removed, _ = module.cut(calibration, selection.cut, compensation=prune.compensation)
+        return {unit: dict(layers) for unit, layers in removed.items()}
+
+
+def halves(steps: int) -> tuple[int, int]:
+    """Steps before and after the cut back."""
+    return steps - steps // 2, steps // 2
+
+
+def _copy(module: PruningModule) -> PruningModule:
+    twin = copy.copy(module)
+    twin.model = copy.deepcopy(module.model)
+    twin.kept = {unit: [list(groups) for groups in layers] for unit, layers in module.kept.items()}
+    return twin
+
+
+def _is_readable(grown: Grown) -> bool:
+    return sum(len(gains) for layers in grown.gains.values() for gains in layers.values()) <= MOST_GAINS

@@ -1,0 +1,45 @@
+"""Which groups could come into a model. Knows counts, no scores and no weights."""
+
+from collections.abc import Mapping, Sequence
+
+from sentinel.models.families.base import Unit
+from sentinel.models.optimized.insertion import origin
+from sentinel.pruning.pruning_module import PruningModule
+
+# Unit → layer → groups, by their index in the dense model; those that it never had count on from its number.
+Groups = Mapping[Unit, Mapping[int, Sequence[int]]]
+
+
+def removed_groups(module: PruningModule, units: Sequence[Unit]) -> dict[Unit, dict[int, list[int]]]:
+    """What the dense model had and this one has not."""
+    return {unit: module.removed[unit] for unit in units if module.removed[unit]}
+
+
+def new_groups(module: PruningModule, units: Sequence[Unit], *, number: int) -> dict[Unit, dict[int, list[int]]]:
+    """So many groups of each layer that the dense model never had."""
+    found: dict[Unit, dict[int, list[int]]] = {}
+    for unit in units:
+        layers = enumerate(zip(module.dense_counts[unit], module.kept[unit], strict=True))
+        found[unit] = {layer: _next(dense, kept, number) for layer, (dense, kept) in layers if dense}
+    return found
+
+
+def _next(dense_count: int, kept: Sequence[int], number: int) -> list[int]:
+    first = max(dense_count, *(group + 1 for group in kept)) if kept else dense_count
+    return list(range(first, first + number))
+
+
+def copies_of(module: PruningModule, survivors: Groups) -> dict[Unit, dict[int, list[int]]]:
+    """A new group beside each of some that are there, with the same `origin`, in their order."""
+    copies: dict[Unit, dict[int, list[int]]] = {}
+    for unit, layers in survivors.items():
+        for layer, groups in layers.items():
+            dense_count = module.dense_counts[unit][layer]
+            taken = set(module.kept[unit][layer])
+            for group in groups:
+                copy = origin(group, dense_count) + dense_count
+                while copy in taken:
+                    copy += dense_count
+                taken.add(copy)
+                copies.setdefault(unit, {}).setdefault(layer, []).append(copy)
+    return copies

@@ -1,0 +1,89 @@
+"""An exchange keeps the size, and stands only where it beats as many steps without it."""
+
+import copy
+
+import pytest
+
+from sentinel.inputs import load_inputs
+from sentinel.models.evaluation import mean_loss
+from sentinel.plasticity import Exchange, halves
+from sentinel.pruning.fine_tuning.observer import Observer
+from sentinel.pruning.pruning_module import PruningModule
+from sentinel.spec import parse_spec
+
+
+class Steps(Observer):
+    def __init__(self):
+        self.taken = []
+
+    def stepped(self, step, loss):
+        self.taken.append(step)
+
+
+def exchange(target, **grow):
+    spec = parse_spec(
+        {
+            "model": "builtin/llama",
+            "data": {"source": "builtin", "sequence_length": 32},
+            "prune": {
+                "units": ["attention", "mlp"],
+                "target": target,
+                "cycles": 2,
+                "strategy": "taylor",
+                "search": None,
+                "compensation": "least_squares",
+                "calibration_sequences": 8,
+            },
+            "heal": {"steps": 2, "batch_tokens": 64, "learning_rate": 1e-3},
+            "grow": {"steps": 3, "fraction": 0.2, **grow},
+            "evaluate": {"tokens": 32},
+            "device": "cpu",
+        }
+    )
+    inputs = load_inputs(spec, allowed_roots=None)
+    module = PruningModule(copy.deepcopy(inputs.dense), inputs.family)
+    calibration = module.calibration(inputs.calibration, spec.prune, seed=0)
+    module.cut(calibration, module.select(calibration, spec.prune).cut, compensation="least_squares")
+    return module, Exchange(inputs=inputs, spec=spec, how=spec.grow, heal=spec.heal, cycle=1, progress=1.0)
+
+
+@pytest.mark.parametrize("target", [{"sparsity": 0.5}, {"parameters": 600_000}])
+def test_both_sides_are_as_large_as_before_and_the_better_one_goes_on(target):
+    module, swap = exchange(target)
+    before = [tensor.clone() for tensor in module.model.state_dict().values()]
+    size = sum(parameter.numel() for parameter in module.model.parameters())
+    steps = Steps()
+    after, record = swap.attempt(module, steps)
+    assert steps.taken == [1, 2, 1]
+    assert all((a == b).all() for a, b in zip(before, module.model.state_dict().values(), strict=True))
+    new_size = sum(parameter.numel() for parameter in after.model.parameters())
+    assert new_size == size if "sparsity" in target else new_size <= target["parameters"]
+    held_out = swap.inputs.held_out
+    assert record.loss_before == pytest.approx(mean_loss(module.model, held_out))
+    assert mean_loss(after.model, held_out) == pytest.approx(min(record.loss_after, record.loss_without))
+    assert record.accepted == (record.loss_after < record.loss_without)
+    assert ("stands" in record.reason) == record.accepted
+    came, went = (
+        {unit: sum(map(len, layers.values())) for unit, layers in sides.items()}
+        for sides in (record.grown, record.removed)
+    )
+    if "sparsity" in target:
+        assert came == went
+    expected = {
+        unit: [
+            sorted((set(kept) | set(record.grown[unit].get(layer, ()))) - set(record.removed[unit].get(layer, ())))
+            for layer, kept in enumerate(layers)
+        ]
+        for unit, layers in module.kept.items()
+    }
+    assert after.kept == (expected if record.accepted else module.kept)
+
+
+def test_nothing_can_grow_where_nothing_is_gone():
+    _, swap = exchange({"sparsity": 0.5})
+    whole = PruningModule(copy.deepcopy(swap.inputs.dense), swap.inputs.family)
+    assert swap.attempt(whole, Observer()) is None
+
+
+def test_odd_steps_are_halved_too():
+    assert halves(5) == (3, 2)
