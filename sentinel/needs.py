@@ -22,6 +22,8 @@ HOARDED_BYTES = 256 * 1024**2
 BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The gradient and AdamW's two moments, each like what is learnt.
 TRAINING_COPIES = 3
+# In an exchange of groups there are the grown model and the copy that it has to beat.
+EXCHANGE_COPIES = 2
 # Per token and likely token that is kept of the dense model.
 TEACHER_BYTES = 8
 # Of what the matrices of a layer read and write, for what stands between them: norms, activation functions, rotations.
@@ -72,7 +74,9 @@ def estimate(spec: Spec, shape: ModelShape) -> Needs:
     """The peak over the phases: the dense and the cut model are always there, pruning and healing come in turn."""
     weights = shape.parameters * BYTES_OF[spec.model.dtype]
     peak = max(_healing(spec, shape, weights), _pruning(spec, shape), _evaluating(spec, shape))
-    return Needs(parameters=shape.parameters, memory_bytes=BASE_BYTES + 2 * weights + peak + min(peak, HOARDED_BYTES))
+    models = 2 + (EXCHANGE_COPIES if spec.grow else 0)
+    memory_bytes = BASE_BYTES + models * weights + peak + min(peak, HOARDED_BYTES)
+    return Needs(parameters=shape.parameters, memory_bytes=memory_bytes)
 
 
 def _healing(spec: Spec, shape: ModelShape, weights: int) -> int:
