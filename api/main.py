@@ -76,8 +76,9 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+@cache
 def _v1() -> APIRouter:
-    """Everything that needs a key."""
+    """Everything that needs a key; made once, for FastAPI works each route out anew for every router that has it."""
     router = APIRouter(prefix="/v1", dependencies=[authorised], responses=EVERYWHERE)
     for part in (jobs, sweeps, artifacts, uploads, strategies, workers, webhooks, keys, usage, audit):
         router.include_router(part)

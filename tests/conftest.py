@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import trustme
 
 from api.settings import Settings
 from sentinel.client import SentinelClient
@@ -29,6 +30,16 @@ def _own_token_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """Keep the user's own as it is, and tests apart from what earlier ones left."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SENTINEL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_to_trust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test leaves this host, and to read everybody's certificates takes a client longer than its requests."""
+    certificates = tmp_path_factory.mktemp("certificates") / "one.pem"
+    trustme.CA().cert_pem.write_to_path(certificates)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(certificates))
         yield
 
 
