@@ -1,4 +1,7 @@
-"""`sentinel run` as a person calls it: a process of its own, on a real trained model."""
+"""`sentinel run` as a person calls it: once as a process of its own, and on a real trained model.
+
+A process spends seconds on its imports, so what does not need a fresh one is called in this one.
+"""
 
 import json
 import subprocess
@@ -24,6 +27,7 @@ from sentinel.utils.checkpoints.cycle_state import load_state
 SHARED = Path(__file__).parents[2].parent / "shared"
 STORIES_260K = SHARED / "models" / "stories260K"
 TINY_STORIES = SHARED / "text" / "tinystories_train_2M.txt"
+TEXT = 200_000  # characters of it; reading all of them takes longer than the rest
 
 
 def sentinel(*arguments, cwd):
@@ -59,7 +63,22 @@ def spec_file(tmp_path):
     return write
 
 
-def test_a_run_is_written_told_never_overwritten_and_can_go_on(tmp_path, spec_file):
+@pytest.fixture
+def here(tmp_path, monkeypatch, capsys):
+    """Call `sentinel` in this process, which has the slow imports behind it."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sentinel", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, printed.out, printed.err)
+
+    return call
+
+
+def test_a_run_is_written_told_never_overwritten_and_can_go_on(tmp_path, spec_file, here):
     done = sentinel("run", spec_file(), "--output", "out", "--json", "--seed", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = Result.model_validate_json(done.stdout.splitlines()[-1])
@@ -67,11 +86,11 @@ def test_a_run_is_written_told_never_overwritten_and_can_go_on(tmp_path, spec_fi
     assert result.export_form == "remote_code"
     assert "leaked" not in done.stderr
     assert "healing · cycle 1" in done.stderr
-    again = sentinel("run", "spec.yaml", "--output", "out", cwd=tmp_path)
+    again = here("run", "spec.yaml", "--output", "out")
     assert again.returncode == 2
     assert "already holds a run" in again.stderr
     before = load_file(tmp_path / "out" / "checkpoint" / "model.safetensors")
-    resumed = sentinel("run", "spec.yaml", "--output", "out", "--resume", "--seed", "3", cwd=tmp_path)
+    resumed = here("run", "spec.yaml", "--output", "out", "--resume", "--seed", "3")
     assert resumed.returncode == 0, resumed.stderr
     assert "Resumed after cycle 1 of 1" in resumed.stderr
     assert "attention groups" in resumed.stdout
@@ -79,33 +98,29 @@ def test_a_run_is_written_told_never_overwritten_and_can_go_on(tmp_path, spec_fi
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_mistakes_are_explained_before_anything_is_loaded(tmp_path):
+def test_mistakes_are_explained_before_anything_is_loaded(tmp_path, here):
     done = sentinel("run", "--model", "builtin/gpt2", "--prune.target.sparsity", "7", "--colour", "red", cwd=tmp_path)
     assert done.returncode == 2
     assert "/prune/target/sparsity" in done.stderr
     assert "/colour" in done.stderr
     assert "Traceback" not in done.stderr
-    assert sentinel("run", "--resume", "--model", "x", "--prune.target.sparsity", "0", cwd=tmp_path).returncode == 2
+    assert here("run", "--resume", "--model", "x", "--prune.target.sparsity", "0").returncode == 2
 
 
-def test_a_wrong_path_fails_with_what_to_do(tmp_path, monkeypatch, capsys):
-    """In this process, which has the slow imports behind it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["sentinel", "run", "--model", "./absent", "--prune.target.sparsity", "0.5"])
-    with pytest.raises(SystemExit) as raised:
-        cli.main()
-    assert raised.value.code == 2
-    told = capsys.readouterr().err
-    assert "There is no model folder" in told
-    assert "config.json" in told
+def test_a_wrong_path_fails_with_what_to_do(here):
+    done = here("run", "--model", "./absent", "--prune.target.sparsity", "0.5")
+    assert done.returncode == 2
+    assert "There is no model folder" in done.stderr
+    assert "config.json" in done.stderr
 
 
 @pytest.mark.skipif(not STORIES_260K.is_dir(), reason="needs ../shared/models/stories260K")
 @pytest.mark.parametrize(("allocation", "form"), [("uniform", "stock"), ("global", "remote_code")])
-def test_a_real_model_is_exact_under_the_laws(tmp_path, spec_file, allocation, form):
+def test_a_real_model_is_exact_under_the_laws(tmp_path, spec_file, here, allocation, form):
+    (tmp_path / "stories.txt").write_text(TINY_STORIES.read_text()[:TEXT])
     spec = document(
         model=str(STORIES_260K),
-        data={"source": "path", "train": str(TINY_STORIES), "held_out": 0.1, "sequence_length": 128},
+        data={"source": "path", "train": str(tmp_path / "stories.txt"), "held_out": 0.1, "sequence_length": 128},
         prune={
             "units": ["attention"],
             "target": {"sparsity": 0.25},
@@ -117,7 +132,7 @@ def test_a_real_model_is_exact_under_the_laws(tmp_path, spec_file, allocation, f
         },
         heal={"steps": 4, "batch_tokens": 1024},
     )
-    done = sentinel("run", spec_file(**spec), "--output", "out", "--json", cwd=tmp_path)
+    done = here("run", spec_file(**spec), "--output", "out", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["export_form"] == form
