@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,12 +19,25 @@ from pathlib import Path
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+# The imports of a client take seconds, once; what it computes for one question, no later one knows.
+CLIENT = """
+import json, os, sys
+exec(sys.argv[1])
+for line in sys.stdin:
+    if os.fork() == 0:
+        print(json.dumps(answer(*json.loads(line))), flush=True)
+        os._exit(0)
+    if os.wait()[1] != 0:
+        sys.exit("The answer failed.")
+"""
+
+
 @dataclass
 class Hub:
     """What it serves, and what it was asked for."""
 
     root: Path
-    url: str = ""
+    port: int = 0
     requests: list[str] = field(default_factory=list)
     commits: list[str] = field(default_factory=lambda: [COMMIT])  # `main` is the last one
 
@@ -34,14 +47,49 @@ class Hub:
             return self.commits[-1]
         return revision if revision in self.commits else None
 
-    def run(self, code: str, *arguments: str, home: Path, **environment: str) -> object:
-        """What a fresh process prints as JSON; huggingface_hub reads its settings when it is imported."""
-        variables = {**os.environ, "HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-        variables |= {"HF_HUB_DISABLE_TELEMETRY": "1", **environment}
-        command = [sys.executable, "-c", code, *arguments]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    def start(self) -> None:
+        """Serve, on the same port every time."""
+        self._server = _Server(self)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Nobody listens any more."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Not there, for a while."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def client(self, code: str, *, home: Path, **environment: str) -> Iterator[Callable[..., object]]:
+        """A process that keeps what it downloads in `home`: call it with what its function `answer` shall be told.
+
+        huggingface_hub reads its settings when it is imported, so each needs a process of its own. Every call is
+        answered by a fork of it.
+        """
+        variables = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{self.port}/hub", "HF_HOME": str(home)}
+        variables |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
+        command = [sys.executable, "-c", CLIENT, code]
+        with subprocess.Popen(
+            command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+
+            def ask(*arguments: object) -> object:
+                print(json.dumps(arguments), file=process.stdin, flush=True)
+                return json.loads(process.stdout.readline() or "null")
+
+            yield ask
+            process.stdin.close()
+            assert process.wait() == 0
 
 
 @contextmanager
@@ -49,21 +97,16 @@ def serving(root: Path) -> Iterator[Hub]:
     """A hub that answers while the context lasts."""
     root.mkdir()
     hub = Hub(root)
-    server = _Server(hub)
-    hub.url = f"http://127.0.0.1:{server.server_port}/hub"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    hub.start()
     try:
         yield hub
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        hub.stop()
 
 
 class _Server(ThreadingHTTPServer):
     def __init__(self, hub: Hub) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", hub.port), _Handler)
         self.hub = hub
 
 

@@ -1,4 +1,4 @@
-"""Commits of the hub that a run reads: every process is fresh, and the endpoint's branch moves between them."""
+"""Commits of the hub that a run reads: no run knows of the one before, and the endpoint's branch moves between them."""
 
 import json
 import shutil
@@ -10,7 +10,6 @@ from tests.hub_endpoint import COMMIT, serving
 
 MOVED = COMMIT[::-1]
 RUN = """
-import json, sys
 from pathlib import Path
 from sentinel.experiment import run
 from sentinel.spec import parse_spec
@@ -19,10 +18,10 @@ class Silent:
     def emit(self, event):
         pass
 
-document, output, resume = json.loads(sys.argv[1])
-run(parse_spec(document), output=Path(output), reporter=Silent(), resume=resume and Path(resume))
-manifest = json.loads((Path(output) / "checkpoint" / "sentinel.json").read_text())
-print(json.dumps([manifest["spec"]["model"]["revision"], manifest["sources"], manifest["files"]["model.safetensors"]]))
+def answer(document, output, resume):
+    run(parse_spec(document), output=Path(output), reporter=Silent(), resume=resume and Path(resume))
+    manifest = json.loads((Path(output) / "checkpoint" / "sentinel.json").read_text())
+    return manifest["spec"]["model"]["revision"], manifest["sources"], manifest["files"]["model.safetensors"]
 """
 
 
@@ -43,17 +42,15 @@ def test_a_run_reads_one_commit_and_goes_on_with_it_when_the_branch_has_moved(hu
     data = {"source": "hub", "id": "org/stories", "sequence_length": 64}
     spec = tiny_spec(model={"source": "hub", "id": "org/llama"}, data=data, heal=None)
 
-    def run(output, resume=None):
+    with hub.client(RUN, home=tmp_path / "home") as run:
+        revision, sources, weights = run(spec, str(tmp_path / "first"), None)
+        assert (revision, sources["commit"], sources["text_commit"]) == ("main", COMMIT, COMMIT)
+        asked_for_main = [path for path in hub.requests if "main" in path]
+        names = ("models/org/llama", "datasets/org/stories")
+        assert asked_for_main == [f"/hub/api/{name}/revision/main" for name in names]
+
+        hub.commits.append(MOVED)
         hub.requests.clear()
-        arguments = json.dumps([spec, str(tmp_path / output), resume and str(resume)])
-        return hub.run(RUN, arguments, home=tmp_path / "home")
-
-    revision, sources, weights = run("first")
-    assert (revision, sources["commit"], sources["text_commit"]) == ("main", COMMIT, COMMIT)
-    asked_for_main = [path for path in hub.requests if "main" in path]
-    assert asked_for_main == ["/hub/api/models/org/llama/revision/main", "/hub/api/datasets/org/stories/revision/main"]
-
-    hub.commits.append(MOVED)
-    again = run("first", resume=tmp_path / "first" / "state" / "cycle-0001")
-    assert again == [revision, sources, weights]
-    assert not [path for path in hub.requests if "main" in path or MOVED in path]
+        again = run(spec, str(tmp_path / "first"), str(tmp_path / "first" / "state" / "cycle-0001"))
+        assert again == [revision, sources, weights]
+        assert not [path for path in hub.requests if "main" in path or MOVED in path]

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,33 +10,43 @@ import pytest
 from tests.hub_endpoint import COMMIT, Hub, serving
 
 LOAD = """
-import json, sys
 from sentinel.errors import SentinelError
 from sentinel.models.loaders.load import load_model
 from sentinel.spec import HubModel
 
-outcomes = {}
-for name, revision in json.loads(sys.argv[1]):
+def outcome(name, revision):
     try:
         model, _, family = load_model(HubModel(id=name, revision=revision), device="cpu", dtype="float32")
-        outcomes[f"{name}@{revision}"] = family.counts(model, "attention")
+        return family.counts(model, "attention")
     except SentinelError as error:
-        outcomes[f"{name}@{revision}"] = error.code
-print(json.dumps(outcomes))
+        return error.code
+
+def answer(*models):
+    return {"@".join(model): outcome(*model) for model in models}
 """
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with serving(tmp_path / "hub") as hub:
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with serving(tmp_path_factory.mktemp("models") / "hub") as hub:
         yield hub
 
 
-def load(hub: Hub, *models: tuple[str, str], home: Path, **environment: str) -> object:
-    return hub.run(LOAD, json.dumps(models), home=home, **environment)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where what was downloaded is kept."""
+    return tmp_path_factory.mktemp("home")
 
 
-def test_models_come_from_the_hub_at_a_pinned_commit(hub, saved_models, tmp_path):
+@pytest.fixture(scope="module")
+def load(hub: Hub, home: Path) -> Iterator[Callable[..., object]]:
+    """Load from the hub, by a name and a revision each."""
+    with hub.client(LOAD, home=home) as load:
+        yield load
+
+
+def test_models_come_from_the_hub_at_a_pinned_commit(hub, load, saved_models):
+    hub.requests.clear()
     good = shutil.copytree(saved_models / "llama", hub.root / "someone" / "good")
     (good / "onnx").mkdir()
     for name in ("pytorch_model.bin", "modeling_evil.py", "consolidated.safetensors", "onnx/model.safetensors"):
@@ -49,7 +59,7 @@ def test_models_come_from_the_hub_at_a_pinned_commit(hub, saved_models, tmp_path
 
     names = ("good", "pickled", "coded", "missing", "broken")
     wanted = [(f"someone/{name}", "main") for name in names] + [("someone/good", "no-such-branch")]
-    assert load(hub, *wanted, home=tmp_path / "home") == {
+    assert load(*wanted) == {
         "someone/good@main": [4, 4, 4],
         "someone/pickled@main": "model_unsafe",
         "someone/coded@main": "model_unsafe",
@@ -64,14 +74,19 @@ def test_models_come_from_the_hub_at_a_pinned_commit(hub, saved_models, tmp_path
     assert not [path for path in fetched if "onnx" in path or "consolidated" in path]
 
 
-def test_without_an_endpoint_only_what_was_downloaded_is_there(hub, saved_models, tmp_path):
+def test_without_an_endpoint_only_what_was_downloaded_is_there(hub, load, home, saved_models):
     for name in ("seen", "unseen"):
         shutil.copytree(saved_models / "gpt2", hub.root / "someone" / name)
     seen, unseen = ("someone/seen", "main"), ("someone/unseen", "main")
-    load(hub, seen, home=tmp_path)
+    assert load(seen) == {"someone/seen@main": [4, 4, 4]}
     hub.requests.clear()
-    offline = load(hub, seen, unseen, home=tmp_path, HF_HUB_OFFLINE="1")
-    assert offline == {"someone/seen@main": [4, 4, 4], "someone/unseen@main": "hub_unreachable"}
+    with hub.client(LOAD, home=home, HF_HUB_OFFLINE="1") as load_offline:
+        assert load_offline(seen, unseen) == {"someone/seen@main": [4, 4, 4], "someone/unseen@main": "hub_unreachable"}
     assert hub.requests == []
-    hub.url = "http://127.0.0.1:9/hub"
-    assert load(hub, seen, home=tmp_path) == {"someone/seen@main": "hub_unreachable"}
+
+
+def test_what_was_downloaded_is_not_taken_for_what_a_hub_says_that_is_away(hub, load, saved_models):
+    shutil.copytree(saved_models / "gpt2", hub.root / "someone" / "known")
+    assert load(("someone/known", "main")) == {"someone/known@main": [4, 4, 4]}
+    with hub.away():
+        assert load(("someone/known", "main")) == {"someone/known@main": "hub_unreachable"}
