@@ -1,5 +1,7 @@
 """Laws 1 to 3 of the design for every family × kind of heads × unit × way to cut; the ids are the matrix."""
 
+import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ import torch
 from sentinel.models.adaptive.gates import Gates
 from sentinel.models.checking.fresh_process import Reloaded, reload_elsewhere
 from sentinel.models.families import FAMILIES, family_of
-from sentinel.models.loaders.load import load_model
+from sentinel.models.loaders.load import LoadedModel, load_model
 from sentinel.models.optimized.export import export
 from sentinel.models.optimized.surgery import apply_removal
 from sentinel.spec import PathModel
@@ -107,15 +109,16 @@ def computed(model, **options) -> dict[str, torch.Tensor]:
     return {"logits": model(TOKENS).logits.detach(), "tokens": tokens}
 
 
-def perform(case: Case, folder: Path) -> dict[str, object]:
-    """Mask, cut and, where wanted, export one case; compute what each step computes."""
-    model, tokenizer, family = make_loaded(case.variant)
+def perform(case: Case, dense: LoadedModel, folder: Path) -> dict[str, object]:
+    """Mask, cut and, where wanted, export one case of a variant's model; compute what each step computes."""
+    model, tokenizer, family = dense
     with Gates(family.sites(model)) as gates:
         close(gates, case.removed)
         masked = computed(model)
     kept = survivors(family, model, case.removed)
+    model = copy.deepcopy(model)
     if case.cut == "twice":
-        model = cut_twice(case, folder / "first")
+        model = cut_twice(case, LoadedModel(model, tokenizer, family), folder / "first")
     else:
         apply_removal(model, family, case.removed)
     cut = computed(model) | {"no_cache": computed(model, use_cache=False)["tokens"]}
@@ -128,9 +131,9 @@ def perform(case: Case, folder: Path) -> dict[str, object]:
     return {"checkpoint": checkpoint, "masked": masked, "cut": cut, "shapes": shapes, "counts_fit": counts_fit}
 
 
-def cut_twice(case: Case, folder: Path):
+def cut_twice(case: Case, dense: LoadedModel, folder: Path):
     """Cut the last of each layer's groups to go, export, load with our own loader, then cut the others."""
-    model, tokenizer, family = make_loaded(case.variant)
+    model, tokenizer, family = dense
     last = {unit: {layer: groups[-1:] for layer, groups in layers.items()} for unit, layers in case.removed.items()}
     first = {unit: {layer: groups[:-1] for layer, groups in layers.items()} for unit, layers in case.removed.items()}
     kept = survivors(family, model, last)
@@ -146,7 +149,10 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Every selected case, exported here and loaded in one process that knows nothing of Sentinel."""
     root = tmp_path_factory.mktemp("laws")
     selected = {item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")}
-    done = {case: perform(case, root / str(case)) for case in CASES if case in selected}
+    done = {}
+    for variant, row in itertools.groupby((case for case in CASES if case in selected), key=lambda case: case.variant):
+        dense = make_loaded(variant)
+        done |= {case: perform(case, dense, root / str(case)) for case in row}
     found = reload_elsewhere(root, TOKENS, new_tokens=NEW_TOKENS, caches=["dynamic"])
     return {case: Outcome(**here, elsewhere=found.get(str(case))) for case, here in done.items()}
 
