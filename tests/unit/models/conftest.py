@@ -19,6 +19,7 @@ WORDS = [
 END = "<|endoftext|>"
 VOCABULARY = {END: 0} | {word: index for index, word in enumerate(WORDS, start=1)}
 
+SHARED_MODELS = Path(__file__).parents[4] / "shared" / "models"
 CONFIGS = configs_gated.CONFIGS | configs_classic.CONFIGS
 # One variant of every family that the other tests are worth repeating for.
 VARIANTS = (
@@ -110,7 +111,6 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shared_models() -> Path:
-    folder = Path(__file__).parents[4] / "shared" / "models"
-    if not folder.is_dir():
+    if not SHARED_MODELS.is_dir():
         pytest.skip("the shared models are not beside this checkout")
-    return folder
+    return SHARED_MODELS

@@ -1,5 +1,6 @@
 import ast
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from safetensors.torch import load_file
 
 from sentinel.errors import ExportImpossible
 from sentinel.models.checking.fresh_process import Reloaded, reload_elsewhere
-from sentinel.models.loaders.load import load_model
+from sentinel.models.loaders.load import LoadedModel, load_model
 from sentinel.models.optimized.export import export, resolve_form
 from sentinel.models.optimized.surgery import apply_removal
 from sentinel.spec import PathModel
-from tests.unit.models.conftest import CONFIGS, EVEN, UNEVEN, make_loaded, survivors
+from tests.unit.models.conftest import CONFIGS, EVEN, SHARED_MODELS, UNEVEN, make_loaded, survivors
 
+TRAINED = SHARED_MODELS / "stories260K"
+Removal = Mapping[str, Mapping[int, Sequence[int]]]
 TOKENS = torch.randint(1, 30, (2, 9), generator=torch.Generator().manual_seed(2))
 # The first layer's attention tells caches how long they are; here it has no heads.
 WITHOUT_ATTENTION = {"attention": {0: range(4)}, "mlp": {1: range(48)}}
@@ -46,6 +49,10 @@ CASES = [
 ]
 
 
+# Heads left in each layer of a trained model, by the form that it can take then.
+TRAINED_HEADS = {"stock": [3] * 5, "remote_code": [3, 2, 4, 0, 2]}
+
+
 @dataclass(frozen=True)
 class Done:
     checkpoint: Path
@@ -55,14 +62,14 @@ class Done:
     found: Reloaded
 
 
-def _write(case: Case, folder: Path) -> dict[str, object]:
-    model, tokenizer, family = make_loaded(case.variant, dtype=getattr(torch, case.dtype))
-    kept = survivors(family, model, case.remove())
-    apply_removal(model, family, case.remove())
-    options = {"family": family, "form": case.form, "dtype": case.dtype, "kept": kept}
+def _write(loaded: LoadedModel, removed: Removal, folder: Path, *, form: str, dtype: str) -> dict[str, object]:
+    model, tokenizer, family = loaded
+    kept = survivors(family, model, removed)
+    apply_removal(model, family, removed)
+    options = {"family": family, "form": form, "dtype": dtype, "kept": kept}
     used = export(model, tokenizer, directory=folder / "checkpoint", **options)
     if used == "masked":
-        model = load_model(PathModel(path=str(folder / "checkpoint")), device="cpu", dtype=case.dtype).model
+        model = load_model(PathModel(path=str(folder / "checkpoint")), device="cpu", dtype=dtype).model
     options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     tokens = model.generate(TOKENS, attention_mask=torch.ones_like(TOKENS), **options)
     logits = model(TOKENS).logits.detach()
@@ -73,7 +80,14 @@ def _write(case: Case, folder: Path) -> dict[str, object]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     """Every case, exported here and loaded elsewhere."""
     root = tmp_path_factory.mktemp("exported")
-    written = {str(case): _write(case, root / str(case)) for case in CASES}
+    written = {}
+    for case in CASES:
+        loaded = make_loaded(case.variant, dtype=getattr(torch, case.dtype))
+        written[str(case)] = _write(loaded, case.remove(), root / str(case), form=case.form, dtype=case.dtype)
+    for used, left in TRAINED_HEADS.items() if TRAINED.is_dir() else ():
+        loaded = load_model(PathModel(path=str(TRAINED)), device="cpu", dtype="float32")
+        removed = {"attention": {layer: range(count, 4) for layer, count in enumerate(left)}}
+        written[f"trained-{used}"] = _write(loaded, removed, root / f"trained-{used}", form="auto", dtype="float32")
     found = reload_elsewhere(root, TOKENS)
     return {name: Done(**here, found=found[name]) for name, here in written.items()}
 
@@ -254,22 +268,12 @@ def test_heads_whose_places_matter_find_them_again_after_a_reload(variant, tmp_p
     assert (masked(TOKENS).logits - model(TOKENS).logits).abs().max() <= 1e-5
 
 
-def test_a_trained_model_keeps_its_bits(shared_models, tmp_path):
-    source = PathModel(path=str(shared_models / "stories260K"))
-    expected = {}
-    for used, left in {"stock": [3] * 5, "remote_code": [3, 2, 4, 0, 2]}.items():
-        model, tokenizer, family = load_model(source, device="cpu", dtype="float32", allowed_roots=[shared_models])
-        removed = {"attention": {layer: range(count, 4) for layer, count in enumerate(left)}}
-        kept = survivors(family, model, removed)
-        apply_removal(model, family, removed)
-        options = {"family": family, "form": "auto", "dtype": "float32", "kept": kept}
-        assert export(model, tokenizer, directory=tmp_path / used / "checkpoint", **options) == used
-        tokens = tokenizer(["Once upon a time there was a girl"], return_tensors="pt")["input_ids"]
-        expected[used] = model(tokens).logits
-    assert json.loads((tmp_path / "stock/checkpoint/config.json").read_text())["model_type"] == "mistral"
-    reloaded = reload_elsewhere(tmp_path, tokens)
-    for used, logits in expected.items():
-        found = reloaded[used].computed
-        assert torch.equal(found["logits"], logits)
-        assert torch.equal(found["dynamic"], found["no_cache"])
-        assert torch.equal(found["dynamic"], found["static"])
+@pytest.mark.parametrize(("used", "model_type"), [("stock", "mistral"), ("remote_code", "llama")])
+def test_a_trained_model_keeps_its_bits(shared_models, exported, used, model_type):
+    result = exported[f"trained-{used}"]
+    assert result.used == used
+    assert json.loads((result.checkpoint / "config.json").read_text())["model_type"] == model_type
+    found = result.found.computed
+    assert torch.equal(found["logits"], result.logits)
+    for cache in ("dynamic", "no_cache", "static"):
+        assert torch.equal(found[cache], result.tokens)
