@@ -1,41 +1,57 @@
-"""The commands that talk to a service, as processes of their own against a running one."""
+"""The commands that talk to a service, against a running one: those that wait for a job as processes of their own."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 import yaml
 
+from sentinel import cli
 from sentinel.replies import Job
 
 
 @pytest.fixture
-def command(service, tmp_path):
-    def run(*arguments, **environment):
-        access = {"SENTINEL_URL": service.base_url, "SENTINEL_API_KEY": service.api_key}
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "sentinel", *map(str, arguments)],
-            cwd=tmp_path,
-            env=os.environ | access | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+def environment(service, tmp_path, monkeypatch):
+    """Address and key of the service, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SENTINEL_URL", service.base_url)
+    monkeypatch.setenv("SENTINEL_API_KEY", service.api_key)
+    return monkeypatch
+
+
+@pytest.fixture
+def process(environment):
+    def run(*arguments):
+        command = [sys.executable, "-P", "-m", "sentinel", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     return run
 
 
-def test_a_job_from_submit_to_download(command, tiny_spec, tmp_path):
+@pytest.fixture
+def command(environment, capsys):
+    """Call a command in this process, which has its imports behind it."""
+
+    def run(*arguments):
+        environment.setattr(sys, "argv", ["sentinel", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, printed.out, printed.err)
+
+    return run
+
+
+def test_a_job_from_submit_to_download(process, command, tiny_spec, tmp_path):
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(tiny_spec()))
-    submitted = command("submit", "spec.yaml", "--name", "by command", "--watch", "--json")
+    submitted = process("submit", "spec.yaml", "--name", "by command", "--watch", "--json")
     assert submitted.returncode == 0, submitted.stderr
     job = Job.model_validate_json(submitted.stdout)
     assert (job.state, job.name) == ("succeeded", "by command")
     assert "pruning · cycle 1" in submitted.stderr
 
-    watched = command("watch", job.id)
+    watched = process("watch", job.id)
     assert "KV cache" in watched.stdout
     assert f"{job.id} succeeded" in watched.stdout
     assert job.id in command("list", "--name", "by command").stdout
@@ -67,9 +83,11 @@ def test_a_job_is_cancelled_and_watching_it_says_so(command, tiny_spec, tmp_path
     assert f"{job_id} cancelled" in watched.stdout
 
 
-def test_the_embedded_service_is_found_by_what_it_has_written_down(command, service):
-    home = service.key_file.parent
-    assert command("list", SENTINEL_URL="", SENTINEL_API_KEY="", SENTINEL_HOME=str(home)).returncode == 0
+def test_the_embedded_service_is_found_by_what_it_has_written_down(command, environment, service):
+    for name in ("SENTINEL_URL", "SENTINEL_API_KEY"):
+        environment.delenv(name)
+    environment.setenv("SENTINEL_HOME", str(service.key_file.parent))
+    assert command("list").returncode == 0
 
 
 def test_refusals_come_with_what_to_do(command):
