@@ -205,7 +205,7 @@ class _Run:
         if self.spec.heal:
             if not (self._healing and self._healing.done):
                 record = record.model_copy(update={"loss": self._heal(record, self.spec.heal)})
-            if self.spec.grow and cycle < self.spec.prune.cycles:
+            if self.spec.grow and cycle < self.spec.prune.cycles and not self._gave_up(self.spec.grow):
                 record = self._grow(record, self.spec.grow, self.spec.heal)
             self._healing = None
         self.records.append(record)
@@ -317,6 +317,13 @@ class _Run:
             self.tracker.metric("not_grown_loss", growth.loss_without)
         self.tracker.message(f"Cycle {cycle}: grew {_numbers(growth.grown)}. {growth.reason}")
         return record.model_copy(update={"growth": growth})
+
+    def _gave_up(self, how: Grow) -> bool:
+        """Whether so many exchanges in a row were undone that the spec wants no more."""
+        if how.patience is None:
+            return False
+        growths = [record.growth for record in self.records]
+        return len(growths) >= how.patience and not any(g is None or g.accepted for g in growths[-how.patience :])
 
     def _held_out_loss(self, name: str) -> float:
         loss = mean_loss(self.module.model, self.inputs.evaluation)

@@ -26,6 +26,9 @@ class Grow(Section):
         "`least_squares`, the same with its output fitted to what the model lacks; `split`, half of an important group "
         "of its layer; `fresh`, random weights with an output of zero. The last two may go beyond the dense number.",
     )
+    patience: int | None = Field(
+        None, ge=1, description="Exchanges in a row that are undone after which no more are tried; null tries on."
+    )
     steps: int = Field(
         50,
         ge=2,
