@@ -173,6 +173,14 @@ class CheckpointInvalid(SentinelError):
     next_step = "Start the run again without resuming."
 
 
+class ControllerStateInvalid(SentinelError):
+    """What a controller has learnt cannot be read, or was learnt by another kind or version of it."""
+
+    code = "controller_state_invalid"
+    fault = Fault.USER
+    next_step = "Leave `controller.state` out to start anew, or go on from a job that had the same kind of controller."
+
+
 class LossNotFinite(SentinelError):
     """A model's loss on the evaluation text is not a finite number."""
 

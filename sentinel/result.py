@@ -156,9 +156,12 @@ class DecisionRecord(_Value):
 
     Attributes:
         action: `prune`, `hold`, `heal` or `grow`: what stands out in it.
-        progress: Share of the way to the target that shall be done after the cycle's cut.
+        progress: Share of the way to the target that shall be done at the end of the cycle; where something grows, the
+            cut goes further by as much.
         grow: Share of the dense model's groups that shall grow; 0 for none.
         steps: Healing steps of the cycle.
+        protected_layers: Layers that lose nothing in this cycle, beside those that never do.
+        grow_layers: Layers to grow in; none stands for any.
         measurements: Name → number it was decided on.
         reason: In a sentence, with the thresholds that were crossed.
     """
@@ -167,6 +170,8 @@ class DecisionRecord(_Value):
     progress: float
     grow: float
     steps: int
+    protected_layers: list[int] = []
+    grow_layers: list[int] = []
     measurements: dict[str, float]
     reason: str
 

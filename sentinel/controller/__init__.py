@@ -1,0 +1,1 @@
+"""Decides cycle by cycle how far to cut, how long to heal, and whether and where to grow. Loads no torch."""
