@@ -142,8 +142,8 @@ class LearnedController:
         expected = {f"expected_{choice}": float(likeliest @ x) for choice, x in choices.items()}
         how = "a draw from" if self._explore else "the mean of"
         reason = (
-            f"Of {', '.join(choices)}, `{action}` promises most: {believed @ choices[action]:+.4f} of the dense model's "
-            f"loss until the end, by {how} what {known.posterior.samples} cycle(s) have taught."
+            f"Of {', '.join(choices)}, `{action}` promises most: {believed @ choices[action]:+.4f} of the dense "
+            f"model's loss until the end, by {how} what {known.posterior.samples} cycle(s) have taught."
         )
         return action, expected, reason
 

@@ -1,8 +1,8 @@
 """A run in formulas, for the learning curve alone; what it says of real models is nothing.
 
-The excess loss e is a share of the dense loss. A cut from p to q of the way adds `depth` (q² − p²) (1 + `coarse` (q − p)):
-what is cut later costs more, and large cuts cost more than the same in small ones. s healing steps bring e nearer to
-what cannot be healed, `depth` q² / 10: the rest of it shrinks by exp(−s / `patience`).
+The excess loss e is a share of the dense loss. A cut from p to q of the way adds to it
+`depth` (q² − p²) (1 + `coarse` (q − p)): what is cut later costs more, a large cut more than several small.
+s healing steps bring it nearer to what cannot be healed, `depth` q² / 10; the rest shrinks by exp(−s / `patience`).
 """
 
 from dataclasses import dataclass
