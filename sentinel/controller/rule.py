@@ -20,6 +20,8 @@ BADLY_HURT = 0.5
 MOSTLY_UNHEALED = 0.5
 # Share of the excess loss that another plain cycle's healing would win, from which healing is still winning.
 STILL_WINNING = 0.15
+# This cycle and two more, for what is held back would else all be cut in the last.
+CYCLES_TO_CATCH_UP = 3
 # Share of the last cut's damage, and of the dense model's loss, up to which the cut was healed cheaply; either will do.
 CHEAP_DEBT = 0.25
 CHEAP_UNHEALED = 0.05
@@ -55,15 +57,11 @@ class RuleController:
 
     def _choose(self, now: Measurements, at: Situation, *, held: bool, strained: list[int]) -> tuple[Action, str]:
         hurt = at.unhealed >= BADLY_HURT and at.debt >= MOSTLY_UNHEALED
-        winning = at.gain >= STILL_WINNING
+        can_wait = at.gain >= STILL_WINNING and now.cycles_left >= CYCLES_TO_CATCH_UP and not held
         cheap = at.debt <= CHEAP_DEBT or at.unhealed <= CHEAP_UNHEALED
         rules = [
             (now.cycle == 1, Action.PLAN, "The first cycle goes as planned: nothing has been cut yet."),
-            (
-                hurt and winning and not held,
-                Action.HOLD,
-                _because(at, "that is still winning: heal before the next cut"),
-            ),
+            (hurt and can_wait, Action.HOLD, _because(at, "that is still winning: heal before the next cut")),
             (hurt, Action.HEAL, _because(at, "waiting would win little: cut as planned, heal longer")),
             (bool(strained), Action.GROW, _grow_because(strained)),
             (cheap, Action.FURTHER, _because(at, "the cut was cheap: cut further than planned")),

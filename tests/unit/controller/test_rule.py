@@ -1,5 +1,7 @@
 """Where the thresholds are, by numbers that lie just on either side."""
 
+import json
+
 import pytest
 
 from sentinel.controller.memory import Memory
@@ -24,6 +26,7 @@ HURT = {"loss": 3.0, "cut_loss": 4.0, "healing_slope": 0.0075}
     [
         (HURT, "hold", "still winning"),
         ({**HURT, "healing_slope": 0.0074}, "heal", "heal longer"),
+        ({**HURT, "cycles": 3, "steps_left": 40}, "heal", "heal longer"),
         ({**HURT, "cut_loss": 4.01}, "prune", "keep steps"),
         ({**HURT, "loss": 2.99, "cut_loss": 3.9}, "prune", "keep steps"),
         ({"loss": 2.099, "cut_loss": 2.15}, "prune", "cut further"),
@@ -81,8 +84,12 @@ def test_resumed_it_goes_on_as_if_it_had_not_stopped(tmp_path):
     section = Controller()
     controller = start(section, seed=0, grow=0.1, model_folder=tmp_path)
     controller.decide(first())
-    resumed = resume(section, controller.state(), seed=0, grow=0.1)
-    assert resumed.decide(measured(**HURT)) == controller.decide(measured(**HURT))
+    written = json.loads(json.dumps(controller.state()))
+    resumed = resume(section, written, seed=0, grow=0.1)
+    now = measured(**survivors(1, [0.6, 0.4], entropy=1.5), loss=2.5)
+    decision = controller.decide(now)
+    assert resumed.decide(now) == decision
+    assert decision.measurements["strain_1"] == pytest.approx(4 * 0.52 * 2 / 1.5)
     assert resumed.state() == controller.state()
     controller.save(tmp_path)
     assert not list(tmp_path.iterdir()), "a later job needs nothing of it"
