@@ -50,10 +50,14 @@ class Posterior(BaseModel):
         if [len(row) for row in self.precision] != [size] * size:
             raise ValueError(f"The precision must be a square over {size} features.")
         matrix = np.array(self.precision)
-        if not np.array_equal(matrix, matrix.T) or np.linalg.eigvalsh(matrix).min() <= 0:
-            raise ValueError("The precision must be symmetric and positive definite.")
-        if self._scale() <= 0:
-            raise ValueError("The squares are less than the moments allow.")
+        if not np.array_equal(matrix, matrix.T):
+            raise ValueError("The precision must be symmetric.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.linalg.cholesky(matrix)  # a ValueError, too, where it is not positive definite
+            scale = self._scale()
+        # Also false where numbers are so large that they overflow.
+        if not 0 < scale < np.inf:
+            raise ValueError("The squares do not go with the moment.")
         return self
 
     def seen(self, x: Vector, y: float) -> Self:

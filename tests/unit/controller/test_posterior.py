@@ -61,7 +61,8 @@ def test_json_keeps_every_bit():
         ({"precision": [[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]]}, "positive definite"),
         ({"precision": [[1.0, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]}, "symmetric"),
         ({"moment": [1.0, 0.0, float("nan")]}, "finite"),
-        ({"squares": 0.2}, "less than the moments allow"),
+        ({"squares": 0.2}, "do not go with the moment"),
+        ({"moment": [1e200, 0.0, 0.0]}, "do not go with the moment"),
         ({"samples": -1}, "greater than or equal to 0"),
     ],
 )
