@@ -26,11 +26,12 @@ from rich.table import Table
 
 from sentinel.data.loaders.documents import load_documents
 from sentinel.data.loaders.windows import pack_windows
+from sentinel.data_spec import BuiltinData, PathData
 from sentinel.models.evaluation import mean_loss
 from sentinel.models.loaders.load import LoadedModel, load_model
 from sentinel.prune_spec import Prune, ScoreName
 from sentinel.pruning.pruning_module import PruningModule, Selection
-from sentinel.spec import BuiltinData, BuiltinModel, ModelSource, PathData, PathModel
+from sentinel.spec import BuiltinModel, ModelSource, PathModel
 
 Unit = Literal["attention", "mlp"]
 

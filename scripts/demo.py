@@ -12,7 +12,7 @@ from rich.console import Console
 
 from api.settings import Settings
 from sentinel.client import SentinelClient
-from sentinel.display import ProgressDisplay, result_table
+from sentinel.display import ProgressDisplay, result_tables
 from sentinel.errors import SentinelError
 from sentinel.follow import follow
 from sentinel.replies import Job
@@ -71,7 +71,7 @@ def _show_a_job(service: EmbeddedService, console: Console) -> None:
             job = follow(client, job.id, display)
         if job.result is None:
             sys.exit(_why(job))
-        console.print(result_table(job.result))
+        console.print(result_tables(job.result))
         folder = client.download_checkpoint(job.id, OUTPUTS / job.id)
     console.print(f"Checkpoint ({job.result.export_form}): {folder}", soft_wrap=True)
     console.print("Reloaded with plain transformers in a fresh process, it goes on:")

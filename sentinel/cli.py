@@ -27,7 +27,7 @@ from sentinel import (
 )
 from sentinel.access import AsJson
 from sentinel.arguments import SPEC_ARGUMENTS, SpecArguments
-from sentinel.display import ProgressDisplay, result_table
+from sentinel.display import ProgressDisplay, result_tables
 from sentinel.errors import Fault, SentinelError, SpecInvalid
 from sentinel.events import CheckpointSaved, Event
 from sentinel.outcomes import ExitCode, exit_code, explain, output
@@ -211,5 +211,5 @@ def _show(result: Result, *, as_json: bool) -> None:
         print(result.model_dump_json())
         return
     console = output()
-    console.print(result_table(result))
+    console.print(result_tables(result))
     console.print(f"Checkpoint ({result.export_form}): {result.checkpoint}", highlight=False)

@@ -4,12 +4,12 @@ Knows events and results, wherever they come from. Without a terminal it prints 
 tenth of the way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -25,6 +25,7 @@ from rich.table import Table
 
 from sentinel.events import Event, Failed, MessageLogged, MetricRecorded, PhaseStarted, Progressed
 from sentinel.result import Measurement, Result
+from sentinel.stress_result import StressResult
 
 # What the time that is left is told from: long, as phases take their steps at different speeds.
 SPEED_PERIOD_S = 600.0
@@ -148,8 +149,13 @@ class SweepDisplay(_Display):
         self._told = words
 
 
-def result_table(result: Result) -> Table:
-    """Before and after, one row per measured quantity."""
+def result_tables(result: Result) -> Group:
+    """Before and after, and what `evaluate.stress` came to."""
+    return Group(_comparison(result), *(stress_tables(result.stress) if result.stress else ()))
+
+
+def _comparison(result: Result) -> Table:
+    """One row per measured quantity."""
     table = Table(
         title="before and after", title_justify="left", caption=result.memory.sentence(), caption_justify="left"
     )
@@ -164,6 +170,17 @@ def result_table(result: Result) -> Table:
     for found in result.tasks:
         table.add_row(f"{found.task}, {found.metric}", *found.cells())
     return table
+
+
+def stress_tables(stress: StressResult) -> Iterator[Table]:
+    """A table per measurement of `evaluate.stress`."""
+    for title, header, rows in stress.tables():
+        table = Table(title=title, title_justify="left")
+        for number, heading in enumerate(header):
+            table.add_column(heading, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        yield table
 
 
 _ROWS = (

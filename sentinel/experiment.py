@@ -45,6 +45,8 @@ from sentinel.result import (
     TaskResult,
 )
 from sentinel.spec import Spec
+from sentinel.stress.protocol import stress
+from sentinel.stress_result import StressResult
 from sentinel.utils.checkpoints.cycle_state import (
     CHECKPOINT_FOLDER,
     METRICS_FILE,
@@ -191,14 +193,21 @@ class _Run:
             self.tracker.metric("kl_to_dense", pruned.kl_to_dense)
             self.tracker.metric("agreement", pruned.agreement)
             tasks = task_results(dense_scores, self.inputs.tasks.scores(self.module.model, self.inputs.tokenizer))
+            stressed = self._stressed()
         with self.tracker.phase(Phase.EXPORTING):
             form = write_checkpoint(self.spec, self.inputs, self.module, self.output / CHECKPOINT_FOLDER)
         memory = budget.taken()
         self.tracker.message(memory.sentence())
-        result = self._result(dense, pruned, tasks, form, memory)
+        result = self._result(dense, pruned, tasks, stressed, form, memory)
         (self.output / RESULT_FILE).write_text(result.model_dump_json(indent=2), encoding="utf-8")
         describe(self.spec, self.inputs, self.module, result, sources=self.sources, output=self.output)
         return result
+
+    def _stressed(self) -> StressResult | None:
+        section = self.spec.evaluate.stress
+        if section is None:
+            return None
+        return stress(self.inputs, self.module.model, section, seed=self.spec.seed, tell=self.tracker.message)
 
     def _cycle(self, cycle: int) -> None:
         record = self._healing.record if self._healing else self._cut(cycle)
@@ -355,7 +364,13 @@ class _Run:
         self.reporter.emit(CheckpointSaved(cycle=cycle, step=step, directory=str(folder)))
 
     def _result(
-        self, dense: Measurement, pruned: PrunedMeasurement, tasks: list[TaskResult], form: str, memory: Memory
+        self,
+        dense: Measurement,
+        pruned: PrunedMeasurement,
+        tasks: list[TaskResult],
+        stressed: StressResult | None,
+        form: str,
+        memory: Memory,
     ) -> Result:
         windows, length = self.inputs.evaluation.shape
         return Result(
@@ -377,6 +392,7 @@ class _Run:
             timings_s={phase: round(seconds, 3) for phase, seconds in self.tracker.timings_s.items()},
             memory=memory,
             checkpoint=str(self.output / CHECKPOINT_FOLDER),
+            stress=stressed,
         )
 
 

@@ -24,15 +24,32 @@ from sentinel.models.loaders.load import load_model
 from sentinel.models.loaders.tokenizer import doubts
 from sentinel.models.optimized.export import resolve_form
 from sentinel.models.optimized.gguf import check_gguf
+from sentinel.models.probes import Probe, draw_probes
 from sentinel.models.task_evaluation import Tasks, load_tasks
 from sentinel.prune_spec import Prune
 from sentinel.pruning.fine_tuning.fine_tuner import sequences_per_step
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.spec import Spec
+from sentinel.stress_spec import IN_DOMAIN, Stress
 from sentinel.utils.device import resolve_device
 
 # By which healing is measured while it lasts; four forward passes.
 HELD_OUT_TOKENS = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domain:
+    """A text beside the spec's own; windows are (windows, sequence_length) on the device.
+
+    Attributes:
+        training: To learn it.
+        evaluation: Of documents that `training` does not hold.
+        text: What is evaluated on, for people.
+    """
+
+    training: torch.Tensor
+    evaluation: torch.Tensor
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +59,11 @@ class Inputs:
     Attributes:
         calibration: The first windows of the training text.
         held_out: The next ones, by which healing is measured; none where the spec does not ask for it.
-        training: Those behind them, for healing; none where the spec does not heal.
+        training: Those behind them, for healing and stress tests; none where the spec asks for neither.
         evaluation: Of text that neither of them holds.
         text: What was evaluated on, for people.
+        domains: The texts of `evaluate.stress`, by name.
+        probes: Of `evaluate.stress`, drawn from the evaluation text; none where the spec does not ask for them.
         doubts: What suggests that the tokenizer is not the model's, for people.
     """
 
@@ -56,6 +75,8 @@ class Inputs:
     training: torch.Tensor
     evaluation: torch.Tensor
     text: str
+    domains: Mapping[str, Domain]
+    probes: Sequence[Probe]
     tasks: Tasks
     doubts: Sequence[str]
 
@@ -70,8 +91,8 @@ def load_inputs(
     """Load the tasks, the model, once `admit` has seen its folder, and pack the text.
 
     Raises:
-        SentinelError: As `locate`, `load_tasks`, `load_model`, `load_documents`, `pack_splits` and `split_training`
-            say; or the windows are too long.
+        SentinelError: As `locate`, `load_tasks`, `load_model`, `load_documents`, `pack_splits`, `split_training` and
+            `draw_probes` say; or the windows are too long.
     """
     located = locate(spec, fetched)
     readable = None if allowed_roots is None else [*allowed_roots, *fetched.values()]
@@ -80,7 +101,8 @@ def load_inputs(
     dense, tokenizer, family = load_model(
         located.model, device=device, dtype=located.model.dtype, allowed_roots=readable, admit=admit
     )
-    _check_length(spec.data.sequence_length, dense)
+    for name, text in {IN_DOMAIN: spec.data, **spec.evaluate.domains}.items():
+        _check_length(text.sequence_length, dense, where=name)
     if spec.data.isolate_documents:
         isolate_documents(dense, start_token(tokenizer))
     documents = load_documents(located.data, allowed_roots=readable)
@@ -101,8 +123,57 @@ def load_inputs(
         training=training.to(device),
         evaluation=windows.evaluation.to(device),
         text=_describe(documents.description, windows),
+        domains={
+            name: _domain(spec, name, tokenizer, device=device, allowed_roots=readable)
+            for name in spec.evaluate.domains
+        },
+        probes=_probes(spec, windows.evaluation, tokenizer),
         tasks=tasks,
         doubts=doubts(tokenizer, dense),
+    )
+
+
+def own_evaluation(windows: torch.Tensor, stress: Stress) -> torch.Tensor:
+    """The first of the evaluation windows, as many as a stress test measures."""
+    return windows[: max(1, stress.tokens // windows.shape[1])]
+
+
+def _probes(spec: Spec, evaluation: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> list[Probe]:
+    stress = spec.evaluate.stress
+    if stress is None or stress.probes is None:
+        return []
+    return draw_probes(
+        own_evaluation(evaluation, stress),
+        start=start_token(tokenizer),
+        special=tokenizer.all_special_ids,
+        count=stress.probes.sequences,
+        seed=spec.seed,
+    )
+
+
+def _domain(
+    spec: Spec,
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    device: torch.device,
+    allowed_roots: Sequence[Path] | None,
+) -> Domain:
+    stress, section = spec.evaluate.stress, spec.evaluate.domains[name]
+    assert stress is not None  # noqa: S101 - there are no domains without it
+    training = stress.training_tokens if name == stress.other_task else 0
+    packing = Packing(
+        sequence_length=section.sequence_length,
+        training_limit=max(1, training // section.sequence_length),
+        evaluation_limit=max(1, stress.tokens // section.sequence_length),
+        isolated=spec.data.isolate_documents,
+    )
+    documents = load_documents(section, allowed_roots=allowed_roots)
+    windows = _windows(documents, tokenizer, packing)
+    return Domain(
+        training=windows.training.to(device),
+        evaluation=windows.evaluation.to(device),
+        text=_describe(documents.description, windows),
     )
 
 
@@ -125,9 +196,13 @@ def _windows(documents: Documents, tokenizer: PreTrainedTokenizerBase, packing: 
 
 
 def _training_windows(spec: Spec) -> int | None:
-    """As many windows as calibration and, behind it, all healing steps can use; None for all."""
+    """As many windows as calibration and, behind it, all healing steps can use; None for all.
+
+    What a stress test trains on is what healing sees; without healing there are windows for it alone.
+    """
     if spec.heal is None:
-        return spec.prune.calibration_sequences
+        tokens = spec.evaluate.stress.training_tokens if spec.evaluate.stress else 0
+        return spec.prune.calibration_sequences + tokens // spec.data.sequence_length
     if spec.heal.epochs is not None:
         return None
     # What grows learns in between on windows that its cycle's healing has read: it takes no more of them.
@@ -148,10 +223,12 @@ def _describe(text: str, windows: Windows) -> str:
     return f"{text}, without {windows.left_out} document(s) that are training documents too"
 
 
-def _check_length(sequence_length: int, model: PreTrainedModel) -> None:
+def _check_length(sequence_length: int, model: PreTrainedModel, *, where: str) -> None:
     longest = getattr(model.config, "max_position_embeddings", sequence_length)
     if sequence_length > longest:
-        raise DataInvalid(f"data.sequence_length is {sequence_length}, but the model reads {longest} tokens at most.")
+        raise DataInvalid(
+            f"{where}.sequence_length is {sequence_length}, but the model reads {longest} tokens at most."
+        )
 
 
 def check_inputs(spec: Spec, inputs: Inputs) -> None:

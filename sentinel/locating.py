@@ -8,8 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from sentinel.data_spec import DataSource, PathData, UploadData
 from sentinel.errors import SourceElsewhere
-from sentinel.spec import DataSource, JobModel, ModelSource, PathData, PathModel, Spec, UploadData, UploadModel
+from sentinel.spec import JobModel, ModelSource, PathModel, Spec, UploadModel
 
 MODEL, TRAIN, EVALUATION = "model", "train", "evaluation"
 NOTHING: Mapping[str, Path] = MappingProxyType({})

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from sentinel.data_spec import DataSource, HubData, PathData
 from sentinel.locating import NOTHING, locate
 from sentinel.paths import BUILTIN_MODELS
 from sentinel.result import Result
-from sentinel.spec import BuiltinModel, HubData, HubModel, ModelSource, PathData, PathModel, Spec
+from sentinel.spec import BuiltinModel, HubModel, ModelSource, PathModel, Spec
 
 Unit = Literal["attention", "mlp"]
 
@@ -66,7 +67,7 @@ class Sources(_Value):
         commit: The model's on the hub, if it came from there.
         text_commit: The dataset's on the hub, if it came from there.
         model: sha256 by file name.
-        text: sha256 by use (`train`, `evaluation`), where the text came from local files.
+        text: sha256 by use (`train`, `evaluation`; of a domain `NAME/train`, …), where text came from local files.
         tasks: sha256 by name of the task files.
     """
 
@@ -92,7 +93,7 @@ class Manifest(_Value):
         versions: Of the packages that compute, and of Python.
         machine: What it computed on.
         sources: What the model and the text were made from.
-        tokens: What the text became: `calibration`, `training`, `evaluation`.
+        tokens: What the text became: `calibration`, `training`, `evaluation`; of a domain `NAME/training`, ….
         kept: Unit → per layer, the dense model's groups that are left, as `ranges` writes them.
         dense_counts: Unit → per layer, how many there were.
         result: What `result.json` says, without the checkpoint's place and the removed groups.
@@ -118,16 +119,27 @@ def read_sources(spec: Spec, fetched: Mapping[str, Path] = NOTHING) -> Sources:
         fetched: As of `locate`.
     """
     model, data = locate(spec, fetched)
-    texts = {"train": data.train, "evaluation": data.evaluation} if isinstance(data, PathData) else {}
+    domains = {f"{name}/": text for name, text in spec.evaluate.domains.items()}
     folder = _model_folder(model)
     files = (file for file in folder.iterdir() if file.suffix in _MODEL_SUFFIXES)
     return Sources(
         commit=folder.name if isinstance(model, HubModel) else None,
         text_commit=data.revision if isinstance(data, HubData) else None,
         model=_digests(folder, files),
-        text={use: _sha256(Path(file).expanduser()) for use, file in texts.items() if file},
+        text={use: _sha256(Path(file).expanduser()) for use, file in _files({"": data, **domains}).items()},
         tasks={Path(file).name: _sha256(Path(file).expanduser()) for file in spec.evaluate.task_files},
     )
+
+
+def _files(texts: Mapping[str, DataSource]) -> dict[str, str]:
+    """Use → file, of texts that are files; a use is a text's key with `train` or `evaluation` behind it."""
+    return {
+        f"{prefix}{use}": file
+        for prefix, text in texts.items()
+        if isinstance(text, PathData)
+        for use, file in (("train", text.train), ("evaluation", text.evaluation))
+        if file
+    }
 
 
 def write_manifest(
@@ -171,9 +183,11 @@ def _versions(result: Result) -> dict[str, str]:
 
 def _without_folders(spec: Spec) -> dict[str, Any]:
     document = spec.model_dump(mode="json")
-    for section, key in (("model", "path"), ("data", "train"), ("data", "evaluation")):
-        if document[section]["source"] == "path" and document[section].get(key):
-            document[section][key] = Path(document[section][key]).name
+    domains = (document["evaluate"]["stress"] or {}).get("domains", {})
+    for section in (document["model"], document["data"], *domains.values()):
+        for key in ("path", "train", "evaluation"):
+            if section["source"] == "path" and section.get(key):
+                section[key] = Path(section[key]).name
     document["evaluate"]["task_files"] = [Path(file).name for file in spec.evaluate.task_files]
     return document
 

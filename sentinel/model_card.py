@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
+from sentinel.data_spec import HubData
 from sentinel.heal_spec import Heal
 from sentinel.manifest import MANIFEST_FILE, Run, Unit, ranges
 from sentinel.prune_spec import Prune
 from sentinel.result import CycleRecord, LayerCompensation, Measurement, Result
-from sentinel.spec import BuiltinModel, HubData, HubModel, PathModel, Spec
+from sentinel.spec import BuiltinModel, HubModel, PathModel, Spec
+from sentinel.stress_spec import IN_DOMAIN
 
 CARD_FILE = "README.md"
 PLOTS_FOLDER = "plots"
@@ -56,6 +58,7 @@ def write_card(checkpoint: Path, run: Run, *, plots: Path) -> None:
     sections = {
         "Before and after": _comparison(result),
         "Tasks": _tasks(spec, result),
+        "Under stress": _stress(spec, result),
         "Evaluation protocol": _protocol(result),
         "What was done": _deeds(spec, result),
         "What is left of each layer": _layers(run),
@@ -140,6 +143,21 @@ def _tasks(spec: Spec, result: Result) -> str:
     return f"Both models, by lm_eval{of_each}; ± is the standard error.\n\n" + _table(
         ["task", "metric", "documents", "dense", "pruned", "change"], rows
     )
+
+
+def _stress(spec: Spec, result: Result) -> str:
+    if result.stress is None or spec.evaluate.stress is None:
+        return ""
+    stress = spec.evaluate.stress
+    intro = (
+        f"Both models under the same (docs/stress.md of Sentinel says what each number means). `{IN_DOMAIN}` is the text "
+        "above; other texts: "
+        + "; ".join(f"`{record.domain}`, {_plain(record.text)}" for record in result.stress.domains[1:])
+        + f". Training: cross-entropy, learning rate {stress.learning_rate:g}, {stress.batch_tokens:,} tokens per step, "
+        "from copies of both models that were thrown away. ± is the standard error over windows or sequences."
+    )
+    tables = [f"{_plain(found.title)}:\n\n{_table(found.header, found.rows)}" for found in result.stress.tables()]
+    return "\n\n".join([intro, *tables])
 
 
 def _protocol(result: Result) -> str:

@@ -73,23 +73,30 @@ def gigabytes(size: int) -> str:
 def estimate(spec: Spec, shape: ModelShape) -> Needs:
     """The peak over the phases: the dense and the cut model are always there, pruning and healing come in turn."""
     weights = shape.parameters * BYTES_OF[spec.model.dtype]
-    peak = max(_healing(spec, shape, weights), _pruning(spec, shape), _evaluating(spec, shape))
+    healing = _training(spec, spec.heal, shape, weights) if spec.heal else 0
+    peak = max(healing, _pruning(spec, shape), _evaluating(spec, shape), _stressing(spec, shape, weights))
     models = 2 + (EXCHANGE_COPIES if spec.grow else 0)
     memory_bytes = BASE_BYTES + models * weights + peak + min(peak, HOARDED_BYTES)
     return Needs(parameters=shape.parameters, memory_bytes=memory_bytes)
 
 
-def _healing(spec: Spec, shape: ModelShape, weights: int) -> int:
+def _training(spec: Spec, heal: Heal, shape: ModelShape, weights: int) -> int:
     """Gradients, the optimiser's state, and a micro-batch."""
-    if spec.heal is None:
-        return 0
-    learnt = weights if spec.heal.method == "full" else _adapters(shape, spec.heal.lora.rank)
+    learnt = weights if heal.method == "full" else _adapters(shape, heal.lora.rank)
     activations = list(map(_activations, shape.layers))
     # Computed again, a layer leaves its input, and one at a time has all of its own.
-    kept = max(activations) + len(activations) * shape.embedding[1] if spec.heal.gradient_checkpointing else None
-    tokens = min(spec.heal.batch_tokens, spec.heal.micro_batch_tokens)
-    backward = _backward(spec, shape, tokens, LEARNING_COPIES[spec.heal.loss], kept=kept)
-    return TRAINING_COPIES * learnt + _copies_on_the_host(spec, spec.heal, learnt) + backward
+    kept = max(activations) + len(activations) * shape.embedding[1] if heal.gradient_checkpointing else None
+    tokens = min(heal.batch_tokens, heal.micro_batch_tokens)
+    backward = _backward(spec, shape, tokens, LEARNING_COPIES[heal.loss], kept=kept)
+    return TRAINING_COPIES * learnt + _copies_on_the_host(spec, heal, learnt) + backward
+
+
+def _stressing(spec: Spec, shape: ModelShape, weights: int) -> int:
+    """A copy of a model that is trained; damage is scored like pruning, or takes less."""
+    stress = spec.evaluate.stress
+    if stress is None or not (stress.alternation or stress.damage):
+        return 0
+    return weights + _training(spec, stress.training(1), shape, weights)
 
 
 def _copies_on_the_host(spec: Spec, heal: Heal, learnt: int) -> int:

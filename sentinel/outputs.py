@@ -61,6 +61,9 @@ def describe(
         plot_kept_groups(module.kept[unit], module.dense_counts[unit], plots / f"{unit}_groups.png", unit=unit)
     plot_losses(output / METRICS_FILE, result, plots / "losses.png")
     run = Run(spec=spec, result=result, kept=module.kept, dense_counts=module.dense_counts)
-    windows = {use: getattr(inputs, use).cpu().numpy() for use in ("calibration", "held_out", "training", "evaluation")}
+    uses = {use: getattr(inputs, use) for use in ("calibration", "held_out", "training", "evaluation")}
+    for name, domain in inputs.domains.items():
+        uses |= {f"{name}/training": domain.training, f"{name}/evaluation": domain.evaluation}
+    windows = {use: tokens.cpu().numpy() for use, tokens in uses.items()}
     write_card(checkpoint, run, plots=plots)
     write_manifest(checkpoint, run, sources=sources, windows=windows, device=str(inputs.dense.device))

@@ -6,8 +6,9 @@ Knows the two sections of a spec that can name a repository; downloads nothing.
 from collections.abc import Mapping
 
 from sentinel.data.loaders import hub as datasets
+from sentinel.data_spec import HubData
 from sentinel.models.loaders import hub as models
-from sentinel.spec import HubData, HubModel, Spec
+from sentinel.spec import HubModel, Spec
 from sentinel.utils.checkpoints.cycle_state import Source
 
 

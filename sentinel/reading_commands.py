@@ -12,7 +12,7 @@ import typer
 from sentinel import tables
 from sentinel.access import STAYING_S, AsJson, Key, Url, connect
 from sentinel.arguments import SPEC_ARGUMENTS, JobId, Most, SpecArguments
-from sentinel.display import result_table
+from sentinel.display import result_tables
 from sentinel.outcomes import ExitCode, output
 from sentinel.showing import show, show_mistakes
 from sentinel.spec_flags import document_from_arguments
@@ -73,7 +73,7 @@ def get(job_id: JobId, *, url: Url = None, api_key: Key = None, as_json: AsJson 
         job = client.get(job_id)
     show(job, tables.job(job), as_json=as_json)
     if job.result is not None and not as_json:
-        output().print(result_table(job.result))
+        output().print(result_tables(job.result))
 
 
 def events(

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from sentinel.stress_result import StressResult
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer service may have measured more
@@ -246,6 +248,7 @@ class Result(_Value):
         timings_s: Seconds per phase.
         memory: Estimated and measured.
         checkpoint: Folder that `from_pretrained` loads.
+        stress: What `evaluate.stress` came to; None where the spec did not ask for it.
     """
 
     dense: Measurement
@@ -258,3 +261,4 @@ class Result(_Value):
     timings_s: dict[str, float]
     memory: Memory
     checkpoint: str
+    stress: StressResult | None = None

@@ -22,7 +22,7 @@ from sentinel.arguments import (
     SpecArguments,
     moment,
 )
-from sentinel.display import ProgressDisplay, TransferDisplay, result_table
+from sentinel.display import ProgressDisplay, TransferDisplay, result_tables
 from sentinel.outcomes import ExitCode, output
 from sentinel.spec_flags import spec_from_arguments
 
@@ -151,7 +151,7 @@ def _show_end(job: "Job", *, as_json: bool) -> None:
         return
     console = output()
     if job.result is not None:
-        console.print(result_table(job.result))
+        console.print(result_tables(job.result))
     if job.error is not None:
         console.print(f"{job.error.code}: {job.error.message}\n{job.error.next_step}", markup=False, highlight=False)
     console.print(f"{job.id} {job.state}", highlight=False)

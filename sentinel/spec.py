@@ -4,16 +4,19 @@ One YAML or JSON document says the same for `sentinel run`, `sentinel submit` an
 `POST /v1/jobs`. Unknown keys are refused; everything but `model` and `prune.target` has a default.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from sentinel.data_spec import BuiltinData, DataSource, UploadData, UploadId
 from sentinel.errors import FieldError, SpecInvalid
 from sentinel.grow_spec import Grow
 from sentinel.heal_spec import Heal
 from sentinel.prune_spec import Prune, Section
+from sentinel.stress_spec import Stress
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -43,9 +46,6 @@ class BuiltinModel(Section):
     dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
 
 
-UploadId = Annotated[str, Field(pattern=r"^upl_[0-9a-f]{32}$")]
-
-
 class UploadModel(Section):
     """A model that was uploaded to the service that runs the job."""
 
@@ -62,98 +62,6 @@ class JobModel(Section):
     dtype: Dtype = Field("float32", description="Data type the model is loaded and pruned in.")
 
 
-class Splits(Section):
-    """Names of the hub dataset's splits."""
-
-    train: str = Field("train", description="Split for calibration and healing.")
-    evaluation: str = Field("validation", description="Split that only evaluation sees.")
-
-    @model_validator(mode="after")
-    def _differ(self) -> Self:
-        if self.train == self.evaluation:
-            raise ValueError("`train` and `evaluation` must be different splits.")
-        return self
-
-
-# What sources of text have in common; not a base class, whose fields would come before a source's own.
-Chat = Annotated[
-    bool,
-    Field(
-        description="The column holds conversations, lists of messages with `role` and `content`, which the "
-        "tokenizer's chat template writes out."
-    ),
-]
-FileColumn = Annotated[str, Field(description="Column that holds the text; txt files have only `text`.")]
-HeldOut = Annotated[
-    float,
-    Field(gt=0, lt=1, description="Share of `train`, from its end, kept for evaluation when `evaluation` is null."),
-]
-Isolated = Annotated[bool, Field(description="Let no token attend to another document in its window than its own.")]
-Length = Annotated[int, Field(ge=8, le=32768, description="Tokens per window.")]
-
-
-class HubData(Section):
-    """A dataset of the Hugging Face Hub."""
-
-    source: Literal["hub"] = Field("hub", description="Where from.")
-    # No part may begin with a dot: `datasets` would take `..` for a folder of this machine.
-    id: str = Field(
-        description="Dataset id, e.g. `Salesforce/wikitext`.", pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)?$", max_length=200
-    )
-    config: str | None = Field(None, description="Dataset configuration, e.g. `wikitext-2-raw-v1`.")
-    revision: str = Field("main", description="Branch, tag or commit.")
-    column: str = Field("text", description="Column that holds the text.")
-    chat: Chat = False
-    splits: Splits = Field(default_factory=Splits, description="Which split serves what.")
-    streaming: bool = Field(
-        default=False, description="Read no more of the dataset than the run needs, and keep none of it on disk."
-    )
-    sequence_length: Length = 512
-    isolate_documents: Isolated = False
-
-
-class PathData(Section):
-    """Local text: txt (documents parted by blank lines), jsonl, csv or parquet."""
-
-    source: Literal["path"] = Field("path", description="Where from.")
-    train: str = Field(description="File for calibration and healing.", min_length=1)
-    evaluation: str | None = Field(None, description="File that only evaluation sees; null holds out `held_out`.")
-    held_out: HeldOut = 0.1
-    column: FileColumn = "text"
-    chat: Chat = False
-    sequence_length: Length = 512
-    isolate_documents: Isolated = False
-
-
-class UploadData(Section):
-    """Text that was uploaded to the service that runs the job; read like local files."""
-
-    source: Literal["upload"] = Field("upload", description="Where from.")
-    train: UploadId = Field(description="Upload for calibration and healing, `upl_…`; one of kind `text`.")
-    evaluation: UploadId | None = Field(
-        None, description="Upload that only evaluation sees; null holds out `held_out`."
-    )
-    held_out: HeldOut = 0.1
-    column: FileColumn = "text"
-    chat: Chat = False
-    sequence_length: Length = 512
-    isolate_documents: Isolated = False
-
-    @model_validator(mode="after")
-    def _differ(self) -> Self:
-        if self.train == self.evaluation:
-            raise ValueError("`train` and `evaluation` must be different uploads.")
-        return self
-
-
-class BuiltinData(Section):
-    """Small English stories from Sentinel's own generator; train and evaluation never overlap."""
-
-    source: Literal["builtin"] = Field("builtin", description="Where from.")
-    sequence_length: Length = 128
-    isolate_documents: Isolated = False
-
-
 class Evaluate(Section):
     """How the dense and the pruned model are measured."""
 
@@ -168,6 +76,14 @@ class Evaluate(Section):
         [], max_length=100, description="YAML files of further tasks. They can run code; a service takes none."
     )
     task_limit: int | None = Field(None, ge=1, description="Documents per task, from its first; null for all.")
+    stress: Stress | None = Field(
+        None, description="Measure how well function survives: other texts, copying, forgetting, damage. null does not."
+    )
+
+    @property
+    def domains(self) -> Mapping[str, DataSource]:
+        """Texts beside the spec's `data`, by name."""
+        return self.stress.domains if self.stress else {}
 
 
 class Export(Section):
@@ -190,7 +106,6 @@ class Limits(Section):
 
 # What can be read from anywhere; `sentinel.locating` makes these of what only a service has.
 ModelSource = Annotated[HubModel | PathModel | BuiltinModel, Field(discriminator="source")]
-DataSource = Annotated[HubData | PathData | BuiltinData, Field(discriminator="source")]
 
 
 class Spec(Section):
@@ -216,8 +131,18 @@ class Spec(Section):
 
     @property
     def needs_network(self) -> bool:
-        """Whether the model, the text or a task has to be fetched from the hub."""
-        return "hub" in (self.model.source, self.data.source) or bool(self.evaluate.tasks)
+        """Whether the model, a text or a task has to be fetched from the hub."""
+        sources = (self.model.source, self.data.source, *(text.source for text in self.evaluate.domains.values()))
+        return "hub" in sources or bool(self.evaluate.tasks)
+
+    @model_validator(mode="after")
+    def _isolates_everywhere(self) -> Self:
+        alone = [name for name, text in self.evaluate.domains.items() if text.isolate_documents]
+        if alone and not self.data.isolate_documents:
+            raise ValueError(
+                f"All texts are read in one way: set `isolate_documents` in `data`, not in the domain {alone[0]}."
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_grow(self) -> Self:
@@ -284,12 +209,16 @@ def _pointer(location: tuple[int | str, ...], document: Any) -> str:  # noqa: AN
     for i, key in enumerate(location):
         if isinstance(here, str):
             break  # a short name, which stands for the whole section
-        is_tag = i == 1 and location[0] in ("model", "data") and isinstance(here, dict) and here.get("source") == key
-        if is_tag:
+        if _is_in_union(location[:i]) and isinstance(here, dict) and here.get("source") == key:
             continue
         parts.append(key)
         here = here.get(key) if isinstance(here, dict) else None
     return json_pointer(*parts)
+
+
+def _is_in_union(location: tuple[int | str, ...]) -> bool:
+    """Whether a section there is one of several, which its `source` tells apart."""
+    return location in (("model",), ("data",)) or location[:-1] == ("evaluate", "stress", "domains")
 
 
 def load_document(path: Path) -> dict[str, Any]:

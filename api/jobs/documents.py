@@ -31,6 +31,7 @@ from sentinel.spec import (
     PathModel,
     Spec,
     UploadModel,
+    json_pointer,
     model_section,
     parse_spec,
 )
@@ -103,12 +104,23 @@ def _paths(document: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - valid 
     """Pointer and value of every local path that the document names."""
     if not isinstance(document, dict):
         return
-    model, data = document.get("model"), document.get("data")
+    model = document.get("model")
     if isinstance(model, str) and (path := model_section(model).get("path")):
         yield "/model", path
-    for section, keys in ((model, ("model", "path")), (data, ("data", "train")), (data, ("data", "evaluation"))):
-        if isinstance(section, dict) and section.get("source") == "path" and isinstance(section.get(keys[1]), str):
-            yield "/" + "/".join(keys), section[keys[1]]
+    domains = _section(document, "evaluate", "stress", "domains")
+    sections = {("model",): model, ("data",): document.get("data")}
+    sections |= {("evaluate", "stress", "domains", name): text for name, text in domains.items()}
+    for where, section in sections.items():
+        for key in ("path", "train", "evaluation"):
+            if isinstance(section, dict) and section.get("source") == "path" and isinstance(section.get(key), str):
+                yield json_pointer(*where, key), section[key]
+
+
+def _section(document: Any, *keys: str) -> dict[Any, Any]:  # noqa: ANN401 - valid or not
+    """What is found down these keys; empty where one is not there."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
 
 
 def _checks(document: Any) -> Iterator[tuple[str, _Check]]:  # noqa: ANN401 - valid or not

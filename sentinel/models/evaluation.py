@@ -52,14 +52,19 @@ def mean_loss(model: PreTrainedModel, windows: torch.Tensor) -> float:
     return _finite(total / _predicted_tokens(windows))
 
 
-@torch.no_grad()
 def compare(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tensor) -> Comparison:
     """Both losses, KL(dense ‖ pruned) and the agreement in one pass over (windows, sequence_length) tokens.
 
     Raises:
         LossNotFinite: One of them is infinite or not a number.
     """
-    sums = torch.zeros(4, dtype=torch.float64, device=windows.device)
+    return average(compare_windows(dense, pruned, windows))
+
+
+@torch.no_grad()
+def compare_windows(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tensor) -> torch.Tensor:
+    """The same of each window: float64 (windows, 4), in the order in which `Comparison` names them."""
+    rows = []
     for batch in token_batches(windows):
         dense_logits = dense(input_ids=batch, use_cache=False).logits
         pruned_logits = pruned(input_ids=batch, use_cache=False).logits
@@ -70,8 +75,17 @@ def compare(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tens
                 kl_divergences(dense_window, pruned_window),
                 agreements(dense_window, pruned_window),
             )
-            sums += torch.stack([term.double().sum() for term in terms])
-    *losses, agreement = (sums / _predicted_tokens(windows)).tolist()
+            rows.append(torch.stack([term.double().mean() for term in terms]))
+    return torch.stack(rows)
+
+
+def average(rows: torch.Tensor) -> Comparison:
+    """Of what `compare_windows` found.
+
+    Raises:
+        LossNotFinite: A loss or the divergence is infinite or not a number.
+    """
+    *losses, agreement = rows.mean(0).tolist()
     dense_loss, pruned_loss, kl = map(_finite, losses)
     return Comparison(dense_loss=dense_loss, pruned_loss=pruned_loss, kl_to_dense=kl, agreement=agreement)
 

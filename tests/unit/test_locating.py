@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from sentinel.data_spec import BuiltinData, PathData
 from sentinel.errors import SourceElsewhere
 from sentinel.inputs import load_inputs
 from sentinel.locating import locate
 from sentinel.manifest import read_sources
 from sentinel.paths import BUILTIN_MODELS
-from sentinel.spec import BuiltinData, PathData, PathModel, parse_spec
+from sentinel.spec import PathModel, parse_spec
 
 PRUNE = {"target": {"sparsity": 0.25}}
 UPLOAD, OTHER, JOB = f"upl_{1:032x}", f"upl_{2:032x}", f"job_{3:032x}"

@@ -1,12 +1,12 @@
 """Finds the training and the evaluation documents that a spec names.
 
-Knows files, hub datasets and the built-in stories; knows nothing of tokens. The two splits
+Knows files, hub datasets and the built-in texts; knows nothing of tokens. The two splits
 never overlap: they are different files, different splits, or different ends of one file.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import datasets
 
 from sentinel.data.loaders.columns import Column, Document, reading
+from sentinel.data.programs import split_programs
 from sentinel.data.stories import Split, split_stories
+from sentinel.data_spec import BuiltinData, DataSource, HubData, PathData
 from sentinel.errors import DataInvalid
 from sentinel.paths import check_roots
-from sentinel.spec import BuiltinData, DataSource, HubData, PathData
 
 # The line that parts documents in the plain-text dumps of common corpora.
 DOCUMENT_SEPARATOR = "<|endoftext|>"
@@ -56,35 +57,40 @@ def load_documents(source: DataSource, *, allowed_roots: Sequence[Path] | None) 
         PathNotAllowed: A file lies outside the allowed roots.
     """
     if isinstance(source, BuiltinData):
-        return _builtin()
+        return _builtin(source)
     if isinstance(source, HubData):
         return _from_hub(source)
     return _from_files(source, allowed_roots)
 
 
-def _builtin() -> Documents:
+def _builtin(source: BuiltinData) -> Documents:
     return Documents(
-        train=_Stories("train", BUILTIN_TRAIN_STORIES),
-        evaluation=_Stories("evaluation", BUILTIN_EVALUATION_STORIES),
-        description="built-in stories",
+        train=_Generated(source.id, "train", BUILTIN_TRAIN_DOCUMENTS),
+        evaluation=_Generated(source.id, "evaluation", BUILTIN_EVALUATION_DOCUMENTS),
+        description=f"built-in {source.id}",
         content=None,
     )
 
 
 # Enough for some hundred thousand training tokens and about a tenth of that held out.
-BUILTIN_TRAIN_STORIES = 4000
-BUILTIN_EVALUATION_STORIES = 800
+BUILTIN_TRAIN_DOCUMENTS = 4000
+BUILTIN_EVALUATION_DOCUMENTS = 800
+_GENERATORS: Mapping[str, Callable[[Split, int], Iterator[str]]] = {
+    "stories": split_stories,
+    "programs": split_programs,
+}
 
 
 @dataclass(frozen=True)
-class _Stories:
+class _Generated:
     """Told again whenever they are read, and no further than they are read: telling them all takes seconds."""
 
+    kind: str
     split: Split
     count: int
 
     def __iter__(self) -> Iterator[str]:
-        return split_stories(self.split, self.count)
+        return _GENERATORS[self.kind](self.split, self.count)
 
 
 def _from_hub(source: HubData) -> Documents:

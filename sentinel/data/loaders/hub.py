@@ -9,8 +9,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined] # of the HTTP library it uses
 
+from sentinel.data_spec import HubData
 from sentinel.errors import DataInvalid, HubUnreachable
-from sentinel.spec import HubData
 
 
 def commit_of(source: HubData) -> str:

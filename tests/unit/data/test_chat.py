@@ -8,8 +8,8 @@ import pytest
 from sentinel.data.loaders.chat import Texts
 from sentinel.data.loaders.documents import load_documents
 from sentinel.data.loaders.windows import pack_windows
+from sentinel.data_spec import PathData
 from sentinel.errors import DataInvalid, TokenizerInvalid
-from sentinel.spec import PathData
 from tests.unit.data.words import word_tokenizer
 
 TEMPLATE = (

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from sentinel.data.loaders.documents import load_documents
+from sentinel.data_spec import BuiltinData, PathData
 from sentinel.errors import DataInvalid, PathNotAllowed
-from sentinel.spec import BuiltinData, PathData
 
 TEXTS = [f"Story {i}.\nIts second line." for i in range(10)]
 

@@ -10,7 +10,7 @@ READ = """
 import itertools
 from sentinel.data.loaders.documents import load_documents
 from sentinel.errors import SentinelError
-from sentinel.spec import HubData
+from sentinel.data_spec import HubData
 
 def outcome(section):
     try:

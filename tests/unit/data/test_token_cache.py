@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sentinel.data.loaders.documents import load_documents
 from sentinel.data.loaders.splits import Packing, Windows
 from sentinel.data.loaders.token_cache import TokenCache, cache_folder, cache_key
-from sentinel.spec import BuiltinData, PathData
+from sentinel.data_spec import BuiltinData, PathData
 from tests.unit.data.words import word_tokenizer
 
 WINDOWS = Windows(training=torch.arange(40).view(5, 8), evaluation=torch.full((1, 8), 2**31 - 1), left_out=3)

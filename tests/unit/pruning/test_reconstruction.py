@@ -7,11 +7,12 @@ import torch
 
 from sentinel.data.loaders.documents import load_documents
 from sentinel.data.loaders.windows import pack_windows
+from sentinel.data_spec import BuiltinData
 from sentinel.models.evaluation import compare
 from sentinel.models.loaders.load import load_model
 from sentinel.pruning import reconstruction
 from sentinel.pruning.repair import cut_and_compensate
-from sentinel.spec import BuiltinData, BuiltinModel
+from sentinel.spec import BuiltinModel
 from sentinel.utils.metrics import kl_divergences
 from tests.unit.pruning.tiny import CUT, calibrate
 

@@ -1,0 +1,1 @@
+"""How well a pruned model's function survives, measured beside the dense model's under the same."""
