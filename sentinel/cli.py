@@ -1,7 +1,7 @@
 """The `sentinel` command. Thin: reads arguments, calls the library or the client, prints.
 
-torch is imported only by `run` and `check-family`, httpx only by what talks to a service; everything else answers at
-once.
+torch is imported only by `run`, `stress` and `check-family`, httpx only by what talks to a service; everything else
+answers at once.
 """
 
 import json
@@ -21,6 +21,7 @@ from sentinel import (
     key_commands,
     reading_commands,
     service_commands,
+    stress_command,
     sweep_commands,
     upload_commands,
     webhook_commands,
@@ -47,6 +48,7 @@ for part in (
     upload_commands,
     key_commands,
     webhook_commands,
+    stress_command,
 ):
     part.register(app)
 

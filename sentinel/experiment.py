@@ -198,7 +198,7 @@ class _Run:
             form = write_checkpoint(self.spec, self.inputs, self.module, self.output / CHECKPOINT_FOLDER)
         memory = budget.taken()
         self.tracker.message(memory.sentence())
-        result = self._result(dense, pruned, tasks, stressed, form, memory)
+        result = self._result(dense, pruned, tasks, stressed, form=form, memory=memory)
         (self.output / RESULT_FILE).write_text(result.model_dump_json(indent=2), encoding="utf-8")
         describe(self.spec, self.inputs, self.module, result, sources=self.sources, output=self.output)
         return result
@@ -369,6 +369,7 @@ class _Run:
         pruned: PrunedMeasurement,
         tasks: list[TaskResult],
         stressed: StressResult | None,
+        *,
         form: str,
         memory: Memory,
     ) -> Result:

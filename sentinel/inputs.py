@@ -161,7 +161,7 @@ def _domain(
 ) -> Domain:
     stress, section = spec.evaluate.stress, spec.evaluate.domains[name]
     assert stress is not None  # noqa: S101 - there are no domains without it
-    training = stress.training_tokens if name == stress.other_task else 0
+    training = stress.alternation_tokens if name == stress.other_task else 0
     packing = Packing(
         sequence_length=section.sequence_length,
         training_limit=max(1, training // section.sequence_length),
@@ -201,7 +201,8 @@ def _training_windows(spec: Spec) -> int | None:
     What a stress test trains on is what healing sees; without healing there are windows for it alone.
     """
     if spec.heal is None:
-        tokens = spec.evaluate.stress.training_tokens if spec.evaluate.stress else 0
+        stress = spec.evaluate.stress
+        tokens = max(stress.alternation_tokens, stress.healing_tokens) if stress else 0
         return spec.prune.calibration_sequences + tokens // spec.data.sequence_length
     if spec.heal.epochs is not None:
         return None

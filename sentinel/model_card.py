@@ -149,12 +149,11 @@ def _stress(spec: Spec, result: Result) -> str:
     if result.stress is None or spec.evaluate.stress is None:
         return ""
     stress = spec.evaluate.stress
+    texts = "; ".join(f"`{record.domain}`, {_plain(record.text)}" for record in result.stress.domains[1:])
     intro = (
-        f"Both models under the same (docs/stress.md of Sentinel says what each number means). `{IN_DOMAIN}` is the text "
-        "above; other texts: "
-        + "; ".join(f"`{record.domain}`, {_plain(record.text)}" for record in result.stress.domains[1:])
-        + f". Training: cross-entropy, learning rate {stress.learning_rate:g}, {stress.batch_tokens:,} tokens per step, "
-        "from copies of both models that were thrown away. ± is the standard error over windows or sequences."
+        f"Both models under the same conditions. `{IN_DOMAIN}` is the evaluation text; other texts: {texts}. What is "
+        f"trained are copies, by cross-entropy, learning rate {stress.learning_rate:g}, {stress.batch_tokens:,} tokens "
+        "per step. ± is the standard error over windows or sequences."
     )
     tables = [f"{_plain(found.title)}:\n\n{_table(found.header, found.rows)}" for found in result.stress.tables()]
     return "\n\n".join([intro, *tables])

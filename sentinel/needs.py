@@ -92,11 +92,11 @@ def _training(spec: Spec, heal: Heal, shape: ModelShape, weights: int) -> int:
 
 
 def _stressing(spec: Spec, shape: ModelShape, weights: int) -> int:
-    """A copy of a model that is trained; damage is scored like pruning, or takes less."""
+    """A copy of a model that is scored and trained."""
     stress = spec.evaluate.stress
     if stress is None or not (stress.alternation or stress.damage):
         return 0
-    return weights + _training(spec, stress.training(1), shape, weights)
+    return weights + max(_training(spec, stress.training(1), shape, weights), _scoring(spec, shape))
 
 
 def _copies_on_the_host(spec: Spec, heal: Heal, learnt: int) -> int:
@@ -143,9 +143,12 @@ def _activations(layer: tuple[Shape, ...]) -> int:
 
 def _pruning(spec: Spec, shape: ModelShape) -> int:
     """Gradients of scores, or the repair, whichever takes more."""
+    return max(_scoring(spec, shape), _repairing(spec, shape))
+
+
+def _scoring(spec: Spec, shape: ModelShape) -> int:
     tokens = min(spec.prune.calibration_sequences * spec.data.sequence_length, FORWARD_TOKENS)
-    scoring = _backward(spec, shape, tokens, LEARNING_COPIES["distill"])
-    return max(scoring, _repairing(spec, shape))
+    return _backward(spec, shape, tokens, LEARNING_COPIES["distill"])
 
 
 def _repairing(spec: Spec, shape: ModelShape) -> int:

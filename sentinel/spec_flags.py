@@ -39,12 +39,21 @@ def document_from_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     """
     rest = list(arguments)
     document = load_document(Path(rest.pop(0))) if rest and not rest[0].startswith("--") else {}
-    for path, value in _pairs(rest):
-        set_field(document, path, value)
+    set_flags(document, rest)
     return document
 
 
-def _pairs(arguments: list[str]) -> Iterator[tuple[str, Any]]:
+def set_flags(document: dict[str, Any], arguments: Sequence[str]) -> None:
+    """Put what flags say into a document.
+
+    Raises:
+        SpecInvalid: A flag lacks a value, or something is none.
+    """
+    for path, value in _pairs(arguments):
+        set_field(document, path, value)
+
+
+def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
     remaining = iter(arguments)
     for argument in remaining:
         if not argument.startswith("--"):

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sentinel.stress_spec import IN_DOMAIN
 
+# A rise of a loss by a smaller share of it is noise, and so is the share of it that is won back.
+LEAST_RISE = 0.01
+
 
 class Rows(NamedTuple):
     """A table for people, its first column names."""
@@ -106,7 +109,7 @@ class AlternationArm(_Value):
         start: Both texts' evaluation loss before it, by name.
         legs: In their order.
         forgetting: Per round, the rise of the own text's loss while the other was learnt.
-        recovery: Per round, the share of that rise that training on the own text won back; None where nothing rose.
+        recovery: Per round, the share of that rise that training on the own text won back; None where it hardly rose.
     """
 
     start: dict[str, float]
@@ -138,7 +141,7 @@ class DamageArm(_Value):
         removed: Layer → groups, by their index in this model's layer.
         before: Evaluation loss on the own text.
         curve: The same right after the damage, at step 0, and on the way of the healing.
-        recovery: Share of the rise that healing won back; None where nothing rose.
+        recovery: Share of the rise that healing won back; None where it hardly rose.
     """
 
     removed: dict[int, list[int]]
@@ -177,8 +180,8 @@ class StressResult(_Value):
 
 
 def won_back(*, before: float, hurt: float, after: float) -> float | None:
-    """(hurt − after) / (hurt − before): 1 where a loss is back at what it was; None where it had not risen."""
-    return (hurt - after) / (hurt - before) if hurt > before else None
+    """(hurt − after) / (hurt − before): 1 where a loss is back at what it was; None where it had hardly risen."""
+    return (hurt - after) / (hurt - before) if hurt > before * (1 + LEAST_RISE) else None
 
 
 def _domains(records: Sequence[DomainRecord]) -> Rows:
@@ -250,4 +253,4 @@ def _signed(value: float, stderr: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "nothing was lost" if value is None else f"{value:.1%}"
+    return "little was lost" if value is None else f"{value:.1%}"

@@ -76,11 +76,14 @@ class Stress(Section):
         return named or next(iter(self.domains))
 
     @property
-    def training_tokens(self) -> int:
-        """As many tokens of each task as the longest training can use without seeing one twice."""
-        steps = [self.alternation.rounds * self.alternation.steps] if self.alternation else []
-        steps += [self.damage.steps] if self.damage else []
-        return max(steps, default=0) * self.batch_tokens
+    def alternation_tokens(self) -> int:
+        """Of each of the two texts: as many as the alternation can use without seeing one twice."""
+        return self.alternation.rounds * self.alternation.steps * self.batch_tokens if self.alternation else 0
+
+    @property
+    def healing_tokens(self) -> int:
+        """Of the own text, in healing from damage."""
+        return self.damage.steps * self.batch_tokens if self.damage else 0
 
     def training(self, steps: int) -> Heal:
         """How a model is trained, on its own or another text: the same for the dense and the pruned one."""

@@ -108,7 +108,7 @@ def _paths(document: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - valid 
     if isinstance(model, str) and (path := model_section(model).get("path")):
         yield "/model", path
     domains = _section(document, "evaluate", "stress", "domains")
-    sections = {("model",): model, ("data",): document.get("data")}
+    sections: dict[tuple[Any, ...], Any] = {("model",): model, ("data",): document.get("data")}
     sections |= {("evaluate", "stress", "domains", name): text for name, text in domains.items()}
     for where, section in sections.items():
         for key in ("path", "train", "evaluation"):

@@ -77,7 +77,7 @@ def draw_probes(windows: Tensor, *, start: int, special: Collection[int], count:
 
 
 def repetition(words: Tensor, starts: Tensor, *, length: int, random: torch.Generator) -> Probe:
-    """Random tokens twice; all of the second copy but its first token can be foretold (Olsson 2022).
+    """Random tokens, all distinct, twice: all of the second copy but its first token can be foretold (Olsson 2022).
 
     In the control other random tokens stand in the first copy's place.
 
@@ -87,8 +87,8 @@ def repetition(words: Tensor, starts: Tensor, *, length: int, random: torch.Gene
         length: Tokens of a sequence, at most.
         random: Draws.
     """
-    size = min(COPY_TOKENS, (length - 1) // 2)
-    copy, other = (words[torch.randint(len(words), (len(starts), size), generator=random)] for _ in range(2))
+    size = min(COPY_TOKENS, (length - 1) // 2, len(words))
+    copy, other = (_distinct(words, len(starts), size, random=random) for _ in range(2))
     return _at_the_end("repetition", torch.cat([starts, copy, copy], 1), torch.cat([starts, other, copy], 1), size - 1)
 
 
@@ -98,8 +98,7 @@ def recall(words: Tensor, starts: Tensor, *, length: int, random: torch.Generato
     In the control another token stands in the asked pair's second place. Arguments as of `repetition`.
     """
     pairs = min(PAIRS, (length - 3) // 2, (len(words) - 1) // 2)
-    drawn = torch.stack([torch.randperm(len(words), generator=random)[: 2 * pairs + 1] for _ in starts])
-    told, other = words[drawn[:, :-1]], words[drawn[:, -1:]]
+    told, other = _distinct(words, len(starts), 2 * pairs + 1, random=random).split([2 * pairs, 1], dim=1)
     asked = 2 * torch.randint(pairs, (len(starts), 1), generator=random)
     question = torch.cat([told.gather(1, asked), told.gather(1, asked + 1)], 1)
     sequences = torch.cat([starts, told, question], 1)
@@ -156,6 +155,11 @@ def score(model: PreTrainedModel, probe: Probe) -> ProbeScore:
         gain_stderr=float(gains.std()) / math.sqrt(len(gains)) if len(gains) > 1 else None,
         accuracy=float(right.mean()),
     )
+
+
+def _distinct(words: Tensor, count: int, size: int, *, random: torch.Generator) -> Tensor:
+    """(count, size) of the words, distinct in every row."""
+    return words[torch.stack([torch.randperm(len(words), generator=random)[:size] for _ in range(count)])]
 
 
 def _at_the_end(name: str, sequences: Tensor, controls: Tensor, answers: int) -> Probe:

@@ -54,11 +54,8 @@ class _Stress:
     ) -> None:
         self._inputs, self._dense, self._pruned = inputs, inputs.dense, pruned
         self._section, self._seed, self._tell = section, seed, tell
-        self._own = Task(
-            name=IN_DOMAIN,
-            training=torch.cat([inputs.calibration, inputs.held_out, inputs.training]),
-            evaluation=own_evaluation(inputs.evaluation, section),
-        )
+        self._training = torch.cat([inputs.calibration, inputs.held_out, inputs.training])
+        self._evaluation = own_evaluation(inputs.evaluation, section)
 
     def result(self) -> StressResult:
         """All of it, the cheapest first."""
@@ -72,7 +69,7 @@ class _Stress:
 
     def _domains(self) -> list[DomainRecord]:
         self._tell("Stress: loss by domain.")
-        texts = {IN_DOMAIN: (self._own.evaluation, self._inputs.text)}
+        texts = {IN_DOMAIN: (self._evaluation, self._inputs.text)}
         texts |= {name: (domain.evaluation, domain.text) for name, domain in self._inputs.domains.items()}
         return [
             on_domain(self._dense, self._pruned, windows, name=name, text=text)
@@ -95,24 +92,27 @@ class _Stress:
     def _alternation(self, alternation: Alternation) -> AlternationRecord:
         name = self._section.other_task
         domain = self._inputs.domains[name]
+        own = self._own(self._section.alternation_tokens)
         other = Task(name=name, training=domain.training, evaluation=domain.evaluation)
 
         def arm(model: PreTrainedModel, called: str) -> AlternationArm:
             self._tell(f"Stress: the {called} model learns {name} and {IN_DOMAIN} in turn.")
             tuner = self._tuner(alternation.steps)
-            return alternate(model, self._own, other, tuner=tuner, rounds=alternation.rounds, seed=self._seed)
+            return alternate(model, own, other, tuner=tuner, rounds=alternation.rounds, seed=self._seed)
 
         return AlternationRecord(
             other=name, steps=alternation.steps, dense=arm(self._dense, "dense"), pruned=arm(self._pruned, "pruned")
         )
 
     def _damage(self, damage: Damage) -> DamageRecord:
+        own = self._own(self._section.healing_tokens)
+
         def arm(model: PreTrainedModel, called: str) -> DamageArm:
             self._tell(f"Stress: the {called} model loses {damage.share:.0%} of its attention groups and heals.")
             return damage_and_heal(
                 model,
                 self._inputs.family,
-                self._own,
+                own,
                 calibration=self._inputs.calibration,
                 section=damage,
                 tuner=self._tuner(damage.steps),
@@ -125,6 +125,11 @@ class _Stress:
             dense=arm(self._dense, "dense"),
             pruned=arm(self._pruned, "pruned"),
         )
+
+    def _own(self, tokens: int) -> Task:
+        """With no more training text than can be used, so that no measurement depends on what else is asked for."""
+        windows = max(1, tokens // self._training.shape[1])
+        return Task(name=IN_DOMAIN, training=self._training[:windows], evaluation=self._evaluation)
 
     def _tuner(self, steps: int) -> FineTuner:
         # Of cross-entropy, which asks no dense model.
