@@ -1,5 +1,6 @@
 """`sentinel stress CHECKPOINT`: what `evaluate.stress` measures, of a checkpoint that is there already."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,12 +93,13 @@ def spec_of(checkpoint: Path, *, dense: str | None, arguments: list[str]) -> Spe
     given: dict[str, Any] = {}
     set_flags(given, arguments)
     if dense is not None:
-        document["model"] = model_section(dense)
+        document["model"] = model_section(dense) | _of(document.get("model", {}), "dtype")
     elif "model" not in given:
         _check_findable(document.get("model"), "dense model", "Name it with --dense.")
-    if "source" in given.get("data", {}):
+    text = given.get("data", {})
+    if text.get("source", document["data"]["source"]) != document["data"]["source"]:
         document["data"] = {}
-    elif "train" not in given.get("data", {}):
+    elif "train" not in text:
         _check_findable(document["data"], "text", "Name it with --data.source path --data.train … --data.evaluation ….")
     set_flags(document, arguments)
     return parse_spec(document)
@@ -114,12 +116,16 @@ def _known(checkpoint: Path) -> dict[str, Any]:
         manifest = Manifest.model_validate_json(file.read_bytes())
     except ValidationError as invalid:
         raise SpecInvalid(f"{file} is damaged, or of another version: {invalid.errors()[0]['msg']}.") from invalid
-    spec = {key: manifest.spec[key] for key in _TAKEN}
+    spec = _of(manifest.spec, *_TAKEN)
     for section, commit in (("model", manifest.sources.commit), ("data", manifest.sources.text_commit)):
         if commit:
             spec[section] = {**spec[section], "revision": commit}
     evaluate = manifest.spec["evaluate"]
-    return {**spec, "evaluate": {"tokens": evaluate["tokens"], "stress": evaluate.get("stress") or {}}}
+    return {**spec, "evaluate": {**_of(evaluate, "tokens"), "stress": evaluate.get("stress") or {}}}
+
+
+def _of(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: section[key] for key in keys if key in section}
 
 
 def _check_findable(section: Any, what: str, advice: str) -> None:  # noqa: ANN401 - of a document

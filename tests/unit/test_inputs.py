@@ -36,6 +36,30 @@ def test_windows_are_as_many_as_the_spec_can_use(inputs):
     assert inputs["builtin/gpt2"].evaluation.shape == (2, 32)
 
 
+def stressed(**stress):
+    document = spec().model_dump(mode="json")
+    return parse_spec(document | {"evaluate": {"tokens": 1024, "stress": {"tokens": 512, **stress}}})
+
+
+def test_a_stress_test_has_texts_and_probes_of_its_own():
+    some = {"alternation": {"rounds": 2, "steps": 3}, "damage": {"steps": 8}, "batch_tokens": 64}
+    loaded = load_inputs(stressed(**some), allowed_roots=None)
+    assert loaded.training.shape == (16, 32)  # for eight steps of two windows
+    assert loaded.domains["programs"].training.shape == (3, 128)
+    assert loaded.domains["programs"].evaluation.shape == (4, 128)
+    assert loaded.domains["programs"].text == "built-in programs"
+    assert [len(probe.sequences) for probe in loaded.probes if probe.name != "copying"] == [256, 256]
+    (copying,) = (probe for probe in loaded.probes if probe.name == "copying")
+    assert 0 < len(copying.sequences) <= 16  # of as many windows as the stress test measures
+    assert load_inputs(stressed(probes=None, alternation=None, damage=None), allowed_roots=None).probes == []
+
+
+def test_windows_of_a_domain_must_fit_the_model_too():
+    domains = {"code": {"source": "builtin", "id": "programs", "sequence_length": 1024}}
+    with pytest.raises(DataInvalid, match=r"code\.sequence_length is 1024"):
+        load_inputs(stressed(domains=domains), allowed_roots=None)
+
+
 @pytest.mark.parametrize("model", ["builtin/gpt2", "builtin/llama"])
 @pytest.mark.parametrize(
     "prune",

@@ -88,3 +88,12 @@ def test_what_lies_in_the_host_s_memory_is_not_asked_of_a_gpu():
 
 def test_what_the_estimate_says_of_the_fit_is_what_the_fit_does():
     assert RECONSTRUCTION_COPIES == 2 * HISTORY + 8
+
+
+def test_a_stress_test_trains_a_third_model():
+    usual = {"heal": None, "prune": {"target": {"sparsity": 0.5}, "compensation": None}}
+    least = needs(**usual).memory_bytes
+    trained = needs(**usual, evaluate={"stress": {"batch_tokens": 4096}}).memory_bytes
+    assert trained > least
+    assert needs(**usual, evaluate={"stress": {"batch_tokens": 4096, "damage": None}}).memory_bytes == trained
+    assert needs(**usual, evaluate={"stress": {"alternation": None, "damage": None}}).memory_bytes == least

@@ -30,6 +30,16 @@ def test_every_path_outside_the_roots_is_named(tmp_path):
         check(document, roots=[tmp_path])
 
 
+def test_paths_of_other_texts_are_looked_at_too(tmp_path):
+    domains = {"inside": {"source": "path", "train": str(tmp_path / "a.txt")}, "out": {"source": "path", "train": "/b"}}
+    document = {"model": "builtin/gpt2", "prune": PRUNE, "evaluate": {"stress": {"domains": domains}}}
+    assert pointers(document, [tmp_path]) == {"/evaluate/stress/domains/out/train": "path_not_allowed"}
+    del domains["out"]
+    assert check(document, roots=[tmp_path]).evaluate.domains.keys() == {"inside"}
+    for nonsense in ({"stress": 3}, {"stress": {"domains": ["a"]}}, {"stress": {"domains": {"a": "b"}}}):
+        assert all(pointer.startswith("/evaluate/stress") for pointer in pointers(document | {"evaluate": nonsense}))
+
+
 def test_task_files_are_refused_even_under_a_root(tmp_path):
     evaluate = {"tasks": ["hellaswag"], "task_files": [str(tmp_path / "task.yaml")]}
     document = {"model": "builtin/gpt2", "prune": PRUNE, "evaluate": evaluate}

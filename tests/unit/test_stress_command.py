@@ -1,0 +1,170 @@
+"""A real, small run with `evaluate.stress`, and the command on the checkpoint that it left."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
+
+from sentinel import cli, experiment
+from sentinel.errors import SpecInvalid
+from sentinel.manifest import Manifest
+from sentinel.paths import BUILTIN_MODELS
+from sentinel.result import Result
+from sentinel.spec import parse_spec
+from sentinel.stress.of_checkpoint import stress_checkpoint
+from sentinel.stress_command import spec_of
+from sentinel.stress_result import StressResult
+
+TEXT = "\n\n".join(f"Once upon a time {a} met {b}. {a} and {b} sang." for a in "ABCDEFGH" for b in "IJKLMNOP")
+PLAYS = "\n\n".join(f"{a}: Speak, good {b}, and hear me, {a}." for a in "RSTUVWXY" for b in "ABCDEFGH")
+STRESS = {
+    "domains": {"plays": {"source": "path", "train": "", "sequence_length": 32}},
+    "tokens": 256,
+    "probes": {"sequences": 2},
+    "alternation": {"rounds": 1, "steps": 1},
+    "damage": {"steps": 1, "points": 1},
+    "batch_tokens": 64,
+}
+
+
+class Silent:
+    def emit(self, event):
+        pass
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "stories.txt").write_text(TEXT)
+    (folder / "plays.txt").write_text(PLAYS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def document(files):
+    stress = STRESS | {"domains": {"plays": STRESS["domains"]["plays"] | {"train": str(files / "plays.txt")}}}
+    return {
+        "model": "builtin/llama",
+        "data": {"source": "path", "train": str(files / "stories.txt"), "sequence_length": 32},
+        "prune": {
+            "strategy": "magnitude",
+            "target": {"sparsity": 0.25},
+            "allocation": "uniform",
+            "compensation": "least_squares",
+            "search": None,
+            "calibration_sequences": 4,
+        },
+        "heal": {"steps": 2, "batch_tokens": 64},
+        "evaluate": {"tokens": 512, "prompts": [], "stress": stress},
+        "device": "cpu",
+        "seed": 3,
+    }
+
+
+@pytest.fixture(scope="module")
+def run(document, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run")
+    return output, experiment.run(parse_spec(document), output=output, reporter=Silent())
+
+
+@pytest.fixture
+def flags(files):
+    """Where the texts lie, which a manifest does not tell."""
+    places = {"--data.train": files / "stories.txt", "--evaluate.stress.domains.plays.train": files / "plays.txt"}
+    return [str(word) for flag in places.items() for word in flag]
+
+
+def test_a_run_says_what_it_measured(run):
+    output, result = run
+    assert [record.domain for record in result.stress.domains] == ["data", "plays"]
+    assert Result.model_validate_json((output / "result.json").read_bytes()).stress == result.stress
+    card = (output / "checkpoint" / "README.md").read_text()
+    assert "## Under stress\n" in card
+    assert "`plays`, last 10% of plays.txt" in card
+    increase = result.stress.domains[1]
+    assert f"| {increase.dense_loss:.4f} | {increase.pruned_loss:.4f} | {increase.increase:+.4f} ± " in card
+    assert "| won back | " in card
+
+
+def test_the_manifest_tells_of_the_texts(run, files):
+    manifest = Manifest.model_validate_json((run[0] / "checkpoint" / "sentinel.json").read_bytes())
+    assert manifest.sources.text.keys() == {"train", "plays/train"}
+    assert {"plays/training", "plays/evaluation"} <= manifest.tokens.keys()
+    assert str(files) not in manifest.model_dump_json()
+
+
+def test_it_changes_no_weight(document, run, tmp_path):
+    unstressed = document | {"evaluate": document["evaluate"] | {"stress": None}}
+    result = experiment.run(parse_spec(unstressed), output=tmp_path, reporter=Silent())
+    assert result.stress is None
+    assert "Under stress" not in (tmp_path / "checkpoint" / "README.md").read_text()
+    alone, both = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (tmp_path, run[0]))
+    assert alone.keys() == both.keys()
+    assert all(alone[name].equal(both[name]) for name in both)
+
+
+def test_the_command_measures_the_same_of_the_checkpoint(run, flags, tmp_path):
+    file, checkpoint = tmp_path / "stress.json", run[0] / "checkpoint"
+    done = CliRunner().invoke(cli.app, ["stress", str(checkpoint), "--json", "--output", str(file), *flags])
+    assert done.exit_code == 0, done.output
+    found = StressResult.model_validate_json(done.stdout.splitlines()[-1])
+    assert found == run[1].stress
+    assert StressResult.model_validate_json(file.read_bytes()) == found
+
+
+def test_the_command_prints_tables(run, flags):
+    less = ["--evaluate.stress.alternation", "null", "--evaluate.stress.damage", "null"]
+    done = CliRunner().invoke(cli.app, ["stress", str(run[0] / "checkpoint"), *flags, *less])
+    assert done.exit_code == 0, done.output
+    assert "Loss by domain, nats per token" in done.stdout
+    assert "Alternation" not in done.stdout
+
+
+def test_flags_win_over_the_manifest(run, flags):
+    spec = spec_of(run[0] / "checkpoint", dense="./elsewhere", arguments=[*flags, "--seed", "5"])
+    assert (spec.model.path, spec.seed, spec.data.sequence_length) == ("./elsewhere", 5, 32)
+    assert spec.heal.steps == 2
+    assert spec.evaluate.tokens == 512
+    other = spec_of(run[0] / "checkpoint", dense=None, arguments=["--data.source", "builtin", *flags[2:]])
+    assert (other.data.source, other.model.id) == ("builtin", "llama")
+
+
+def test_a_commit_of_the_hub_is_read_again(run, tmp_path):
+    manifest = json.loads((run[0] / "checkpoint" / "sentinel.json").read_bytes())
+    manifest["spec"]["model"] = {"source": "hub", "id": "someone/model", "revision": "main", "dtype": "bfloat16"}
+    manifest["spec"]["evaluate"]["stress"] = None
+    manifest["sources"]["commit"] = "c0ffee"
+    (tmp_path / "sentinel.json").write_text(json.dumps(manifest))
+    spec = spec_of(tmp_path, dense=None, arguments=["--data.source", "builtin"])
+    assert (spec.model.revision, spec.model.dtype) == ("c0ffee", "bfloat16")
+    assert spec.evaluate.stress.domains["programs"].source == "builtin"
+    assert spec_of(tmp_path, dense="builtin/gpt2", arguments=["--data.source", "builtin"]).model.dtype == "bfloat16"
+
+
+def test_what_the_checkpoint_does_not_tell_is_asked_for(run, flags, tmp_path):
+    with pytest.raises(SpecInvalid, match=r"text was of source path.*--data\.train"):
+        spec_of(run[0] / "checkpoint", dense=None, arguments=[])
+    with pytest.raises(SpecInvalid, match=r"dense model is\. Name it with --dense"):
+        spec_of(tmp_path, dense=None, arguments=[])
+    assert spec_of(tmp_path, dense="builtin/llama", arguments=[]).heal is None
+    (tmp_path / "sentinel.json").write_text("{}")
+    with pytest.raises(SpecInvalid, match="damaged, or of another version"):
+        spec_of(tmp_path, dense="builtin/llama", arguments=[])
+
+
+def test_what_cannot_be_compared_is_refused(document, tmp_path):
+    evaluate = {"tokens": 64, "stress": None}
+    with pytest.raises(SpecInvalid, match="nothing to measure"):
+        stress_checkpoint(parse_spec(document | {"evaluate": evaluate}), tmp_path, tell=str)
+    config = LlamaConfig(
+        vocab_size=1030, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    for file in (BUILTIN_MODELS / "llama").glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    evaluate = {"tokens": 64, "stress": {"tokens": 64, "probes": None, "alternation": None, "damage": None}}
+    with pytest.raises(SpecInvalid, match="knows 1024 tokens, the checkpoint 1030"):
+        stress_checkpoint(parse_spec(document | {"evaluate": evaluate}), tmp_path, tell=str)
