@@ -39,14 +39,16 @@ HELD_OUT_TOKENS = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """A text beside the spec's own; windows are (windows, sequence_length) on the device.
+    """A text that models are trained and measured on; windows are (windows, sequence_length) on the device.
 
     Attributes:
+        name: `data` for the spec's own, else as `evaluate.stress` calls it.
         training: To learn it.
         evaluation: Of documents that `training` does not hold.
         text: What is evaluated on, for people.
     """
 
+    name: str
     training: torch.Tensor
     evaluation: torch.Tensor
     text: str
@@ -161,7 +163,7 @@ def _domain(
 ) -> Domain:
     stress, section = spec.evaluate.stress, spec.evaluate.domains[name]
     assert stress is not None  # noqa: S101 - there are no domains without it
-    training = stress.alternation_tokens if name == stress.other_task else 0
+    training = stress.alternation_tokens if name == stress.other_domain else 0
     packing = Packing(
         sequence_length=section.sequence_length,
         training_limit=max(1, training // section.sequence_length),
@@ -171,6 +173,7 @@ def _domain(
     documents = load_documents(section, allowed_roots=allowed_roots)
     windows = _windows(documents, tokenizer, packing)
     return Domain(
+        name=name,
         training=windows.training.to(device),
         evaluation=windows.evaluation.to(device),
         text=_describe(documents.description, windows),

@@ -93,17 +93,17 @@ class Leg(_Value):
     """One training in an alternation.
 
     Attributes:
-        task: Which text was learnt.
+        domain: Which was learnt.
         losses: Both texts' evaluation loss behind it, by name.
     """
 
     round: int
-    task: str
+    domain: str
     losses: dict[str, float]
 
 
 class AlternationArm(_Value):
-    """One model that learns another task and the own one in turn.
+    """One model that learns another domain and the own text in turn.
 
     Attributes:
         start: Both texts' evaluation loss before it, by name.
@@ -214,13 +214,13 @@ def _probes(records: Sequence[ProbeRecord]) -> Rows:
 
 
 def _alternation(record: AlternationRecord) -> Rows:
-    tasks, arms = (IN_DOMAIN, record.other), (record.dense, record.pruned)
-    header = ["trained on", *(f"{task}, {arm}" for task in tasks for arm in ("dense", "pruned"))]
-    rows = [["nothing yet", *(f"{arm.start[task]:.4f}" for task in tasks for arm in arms)]]
+    domains, arms = (IN_DOMAIN, record.other), (record.dense, record.pruned)
+    header = ["trained on", *(f"{domain}, {arm}" for domain in domains for arm in ("dense", "pruned"))]
+    rows = [["nothing yet", *(f"{arm.start[domain]:.4f}" for domain in domains for arm in arms)]]
     for legs in zip(*(arm.legs for arm in arms), strict=True):
-        name = f"{legs[0].task}, round {legs[0].round}"
-        rows.append([name, *(f"{leg.losses[task]:.4f}" for task in tasks for leg in legs)])
-    return Rows(f"Alternation of two tasks, {record.steps} steps each: loss, nats per token", header, rows)
+        name = f"{legs[0].domain}, round {legs[0].round}"
+        rows.append([name, *(f"{leg.losses[domain]:.4f}" for domain in domains for leg in legs)])
+    return Rows(f"Two domains learnt in turn, {record.steps} steps each: loss, nats per token", header, rows)
 
 
 def _forgetting(record: AlternationRecord) -> Rows:

@@ -23,9 +23,9 @@ class Probes(Section):
 
 
 class Alternation(Section):
-    """Training on another task and on the own one in turn."""
+    """Training on another domain and on the own text in turn."""
 
-    domain: DomainName | None = Field(None, description="The other task, a name in `domains`; null takes the first.")
+    domain: DomainName | None = Field(None, description="The other one, a name in `domains`; null takes the first.")
     rounds: int = Field(2, ge=1, le=100, description="How often both come in turn.")
     steps: int = Field(20, ge=1, description="Optimiser steps on each of them per round.")
 
@@ -70,7 +70,7 @@ class Stress(Section):
         return self
 
     @property
-    def other_task(self) -> str:
+    def other_domain(self) -> str:
         """The domain that alternates with the own text."""
         named = self.alternation.domain if self.alternation else None
         return named or next(iter(self.domains))

@@ -1,4 +1,4 @@
-"""Forgetting and recovery: a copy of a model learns another task and its own in turn.
+"""Forgetting and recovery: a copy of a model learns another domain and its own in turn.
 
 Each training starts with a fresh optimiser. Knows two texts; nothing of how the model was made.
 """
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 from transformers import PreTrainedModel
 
+from sentinel.inputs import Domain
 from sentinel.models.evaluation import mean_loss
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
-from sentinel.stress.task import Task
 from sentinel.stress_result import AlternationArm, Leg, won_back
 
 
 def alternate(
-    model: PreTrainedModel, own: Task, other: Task, *, tuner: FineTuner, rounds: int, seed: int
+    model: PreTrainedModel, own: Domain, other: Domain, *, tuner: FineTuner, rounds: int, seed: int
 ) -> AlternationArm:
     """Learn `other`, then `own`, `rounds` times; the model itself stays as it is.
 
@@ -31,13 +31,13 @@ def alternate(
         TrainingDiverged, OutOfMemory: As `FineTuner.fine_tune` says.
         LossNotFinite: Behind a turn.
     """
-    learner, tasks = copy.deepcopy(model), {own.name: own, other.name: other}
-    start = _losses(learner, tasks)
+    learner, domains = copy.deepcopy(model), {own.name: own, other.name: other}
+    start = _losses(learner, domains)
     legs: list[Leg] = []
     for number in range(1, rounds + 1):
-        for task in (other, own):
-            tuner.fine_tune(learner, task.training, seed=seed + len(legs))
-            legs.append(Leg(round=number, task=task.name, losses=_losses(learner, tasks)))
+        for domain in (other, own):
+            tuner.fine_tune(learner, domain.training, seed=seed + len(legs))
+            legs.append(Leg(round=number, domain=domain.name, losses=_losses(learner, domains)))
     losses = [start[own.name], *(leg.losses[own.name] for leg in legs)]
     turns = list(zip(losses[:-1:2], losses[1::2], losses[2::2], strict=True))
     return AlternationArm(
@@ -48,5 +48,5 @@ def alternate(
     )
 
 
-def _losses(model: PreTrainedModel, tasks: Mapping[str, Task]) -> dict[str, float]:
-    return {name: mean_loss(model, task.evaluation) for name, task in tasks.items()}
+def _losses(model: PreTrainedModel, domains: Mapping[str, Domain]) -> dict[str, float]:
+    return {name: mean_loss(model, domain.evaluation) for name, domain in domains.items()}

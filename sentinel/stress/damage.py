@@ -10,6 +10,7 @@ from functools import partial
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sentinel.inputs import Domain
 from sentinel.models.evaluation import mean_loss
 from sentinel.models.families.base import Family
 from sentinel.models.optimized.surgery import apply_removal
@@ -17,7 +18,6 @@ from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
 from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.strategies import rank_groups
-from sentinel.stress.task import Task
 from sentinel.stress_result import CurvePoint, DamageArm, won_back
 from sentinel.stress_spec import Damage
 
@@ -25,7 +25,7 @@ from sentinel.stress_spec import Damage
 def damage_and_heal(
     model: PreTrainedModel,
     family: Family,
-    own: Task,
+    own: Domain,
     *,
     calibration: Tensor,
     section: Damage,

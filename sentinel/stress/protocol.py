@@ -9,13 +9,12 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
-from sentinel.inputs import Inputs, own_evaluation
+from sentinel.inputs import Domain, Inputs, own_evaluation
 from sentinel.models.probes import score
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
 from sentinel.stress.alternation import alternate
 from sentinel.stress.damage import damage_and_heal
 from sentinel.stress.domains import on_domain
-from sentinel.stress.task import Task
 from sentinel.stress_result import (
     AlternationArm,
     AlternationRecord,
@@ -90,18 +89,19 @@ class _Stress:
         ]
 
     def _alternation(self, alternation: Alternation) -> AlternationRecord:
-        name = self._section.other_task
-        domain = self._inputs.domains[name]
+        other = self._inputs.domains[self._section.other_domain]
         own = self._own(self._section.alternation_tokens)
-        other = Task(name=name, training=domain.training, evaluation=domain.evaluation)
 
         def arm(model: PreTrainedModel, called: str) -> AlternationArm:
-            self._tell(f"Stress: the {called} model learns {name} and {IN_DOMAIN} in turn.")
+            self._tell(f"Stress: the {called} model learns {other.name} and {IN_DOMAIN} in turn.")
             tuner = self._tuner(alternation.steps)
             return alternate(model, own, other, tuner=tuner, rounds=alternation.rounds, seed=self._seed)
 
         return AlternationRecord(
-            other=name, steps=alternation.steps, dense=arm(self._dense, "dense"), pruned=arm(self._pruned, "pruned")
+            other=other.name,
+            steps=alternation.steps,
+            dense=arm(self._dense, "dense"),
+            pruned=arm(self._pruned, "pruned"),
         )
 
     def _damage(self, damage: Damage) -> DamageRecord:
@@ -126,10 +126,15 @@ class _Stress:
             pruned=arm(self._pruned, "pruned"),
         )
 
-    def _own(self, tokens: int) -> Task:
+    def _own(self, tokens: int) -> Domain:
         """With no more training text than can be used, so that no measurement depends on what else is asked for."""
         windows = max(1, tokens // self._training.shape[1])
-        return Task(name=IN_DOMAIN, training=self._training[:windows], evaluation=self._evaluation)
+        return Domain(
+            name=IN_DOMAIN,
+            training=self._training[:windows],
+            evaluation=self._evaluation,
+            text=self._inputs.text,
+        )
 
     def _tuner(self, steps: int) -> FineTuner:
         # Of cross-entropy, which asks no dense model.

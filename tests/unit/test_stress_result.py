@@ -38,8 +38,8 @@ def domain(stderr):
 
 def arm(*losses, recovery):
     legs = [
-        Leg(round=1, task=task, losses={"data": loss, "code": 3})
-        for task, loss in zip(("code", "data"), losses, strict=True)
+        Leg(round=1, domain=domain, losses={"data": loss, "code": 3})
+        for domain, loss in zip(("code", "data"), losses, strict=True)
     ]
     return AlternationArm(start={"data": 1, "code": 9}, legs=legs, forgetting=[losses[0] - 1], recovery=[recovery])
 

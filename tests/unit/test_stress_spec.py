@@ -29,7 +29,7 @@ def test_nothing_is_measured_unless_it_is_asked_for():
 def test_an_empty_section_asks_for_everything():
     stress = spec({}).evaluate.stress
     assert stress.domains == {"programs": BuiltinData(id="programs")}
-    assert stress.other_task == "programs"
+    assert stress.other_domain == "programs"
     assert None not in (stress.probes, stress.alternation, stress.damage)
 
 
@@ -38,10 +38,10 @@ def test_a_dumped_section_says_the_same():
     assert parse_spec(asked.model_dump(mode="json")) == asked
 
 
-@pytest.mark.parametrize(("domain", "task"), [(None, "plays"), ("code", "code")])
-def test_the_other_task_is_the_first_domain_or_the_named_one(domain, task):
+@pytest.mark.parametrize(("named", "other"), [(None, "plays"), ("code", "code")])
+def test_the_other_domain_is_the_first_or_the_named_one(named, other):
     domains = {"plays": FILE, "code": {"source": "builtin", "id": "programs"}}
-    assert spec({"domains": domains, "alternation": {"domain": domain}}).evaluate.stress.other_task == task
+    assert spec({"domains": domains, "alternation": {"domain": named}}).evaluate.stress.other_domain == other
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,9 @@ import copy
 
 import pytest
 
-from sentinel.inputs import load_inputs
+from sentinel.inputs import Domain, load_inputs
 from sentinel.models.optimized.surgery import apply_removal
 from sentinel.spec import parse_spec
-from sentinel.stress.task import Task
 
 STRESS = {
     "tokens": 512,
@@ -52,13 +51,13 @@ def pruned(inputs):
 
 @pytest.fixture(scope="session")
 def own(inputs):
-    return Task(name="data", training=inputs.calibration, evaluation=inputs.evaluation[:8])
+    return Domain(text="", name="data", training=inputs.calibration, evaluation=inputs.evaluation[:8])
 
 
 @pytest.fixture(scope="session")
 def other(inputs):
     domain = inputs.domains["programs"]
-    return Task(name="programs", training=domain.training, evaluation=domain.evaluation[:2])
+    return Domain(text="", name="programs", training=domain.training, evaluation=domain.evaluation[:2])
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ def arm(pruned, own, other, tuner):
 
 
 def test_both_come_in_turn(arm):
-    assert [(leg.round, leg.task) for leg in arm.legs] == [(1, "programs"), (1, "data"), (2, "programs"), (2, "data")]
+    assert [(leg.round, leg.domain) for leg in arm.legs] == [(1, "programs"), (1, "data"), (2, "programs"), (2, "data")]
 
 
 def test_what_is_learnt_gets_better_and_the_other_is_forgotten(arm, pruned, own, other):
