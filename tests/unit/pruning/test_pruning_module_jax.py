@@ -324,8 +324,11 @@ def test_weights_without_the_head_of_an_untied_model_are_refused(tmp_path):
         PruningModule.load(tmp_path)
 
 
+MANY = WINDOWS[:1, :2].repeat(2000, 1).numpy()
+
+
 def test_labels_are_drawn_from_the_predictions(plain):
-    module, windows = PruningModule.load(plain), WINDOWS[:1, :2].repeat(2000, 1).numpy()
+    module, windows = PruningModule.load(plain), MANY
     drawn = np.asarray(draw_labels(module.model, module.params, windows, 3))
     assert np.array_equal(drawn, draw_labels(module.model, module.params, windows, 3))
     probabilities = np.asarray(jax.nn.softmax(module.logits(windows[:1]))[0])
@@ -336,7 +339,7 @@ def test_labels_are_drawn_from_the_predictions(plain):
 
 
 def test_without_labels_they_are_drawn_by_the_seed(plain):
-    module, windows = PruningModule.load(plain), WINDOWS.numpy()
+    module, windows = PruningModule.load(plain), MANY
     drawn = draw_labels(module.model, module.params, windows, 3)
     given = module.importance("fisher", windows, labels=drawn)
     for ours, theirs in zip(module.importance("fisher", windows, seed=3), given, strict=True):
