@@ -201,24 +201,3 @@ def _returns_tuple(model: PreTrainedModel, layer: nn.Module, batch: torch.Tensor
     finally:
         handle.remove()
     return seen[0]
-
-
-@contextmanager
-def outputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect every output of `module` while the context lasts, one per call."""
-    seen: list[torch.Tensor] = []
-    handle = module.register_forward_hook(lambda _, __, output: seen.append(output))
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def inputs_of(module: nn.Module, see: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Show `see` every input of `module` while the context lasts."""
-    handle = module.register_forward_pre_hook(lambda _, arguments: see(arguments[0]))
-    try:
-        yield
-    finally:
-        handle.remove()

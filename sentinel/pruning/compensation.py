@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from sentinel.models.families.base import UNITS, Site, Unit, output_bias, output_weight, set_output
+from sentinel.models.hooks import inputs_of, outputs_of
 from sentinel.models.optimized.surgery import apply_removal
-from sentinel.pruning.calibration import Calibration, LayerwisePass, inputs_of, outputs_of
+from sentinel.pruning.calibration import Calibration, LayerwisePass
 from sentinel.pruning.least_squares import SplitSums, refit
 from sentinel.result import LayerCompensation
 

@@ -15,7 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from sentinel.models.families.base import UNITS, Site
 from sentinel.models.families.parts import parameter
-from sentinel.pruning.calibration import Calibration, LayerwisePass, inputs_of
+from sentinel.models.hooks import inputs_of
+from sentinel.pruning.calibration import Calibration, LayerwisePass
 from sentinel.pruning.compensation import UncutLayer, apply_refit, lack_of, lack_of_residual
 from sentinel.pruning.least_squares import SplitSums, gram, refit, rows_of
 from sentinel.result import LayerCompensation

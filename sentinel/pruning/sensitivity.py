@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from sentinel.models.families.base import output_weight
-from sentinel.pruning.calibration import Calibration, outputs_of
+from sentinel.models.hooks import outputs_of
+from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.gate_gradients import sampled_log_likelihoods
 from sentinel.pruning.ranking import Ranking
 

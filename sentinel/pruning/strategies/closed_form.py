@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from sentinel.models.families.base import Site, output_bias, output_weight
-from sentinel.pruning.calibration import Calibration, LayerwisePass, inputs_of
+from sentinel.models.hooks import inputs_of
+from sentinel.pruning.calibration import Calibration, LayerwisePass
 from sentinel.pruning.least_squares import gram, rows_of
 from sentinel.pruning.ranking import Ranking
 

@@ -5,7 +5,7 @@ import torch
 
 from sentinel.models.adaptive.gates import Gates
 from sentinel.models.families.base import output_bias, output_weight
-from sentinel.pruning.calibration import inputs_of, outputs_of
+from sentinel.models.hooks import inputs_of, outputs_of
 from sentinel.pruning.least_squares import USUAL_RIDGE
 from sentinel.pruning.ranking import by_importance
 from sentinel.pruning.sensitivity import output_sensitivity

@@ -9,8 +9,8 @@ import torch
 
 from sentinel.models.evaluation import compare
 from sentinel.models.families.base import UNITS, output_bias, output_weight
+from sentinel.models.hooks import inputs_of, outputs_of
 from sentinel.prune_spec import CompensationName
-from sentinel.pruning.calibration import inputs_of, outputs_of
 from sentinel.pruning.repair import cut_and_compensate
 from tests.unit.pruning.tiny import CUT, calibrate
 

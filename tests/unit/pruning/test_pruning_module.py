@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sentinel.models.adaptive.gates import Gates
-from sentinel.pruning.calibration import LayerwisePass, inputs_of
+from sentinel.models.hooks import inputs_of
+from sentinel.pruning.calibration import LayerwisePass
 from sentinel.pruning.pruning_module import PruningModule
 from tests.unit.pruning.tiny import CUT, calibrate, prune
 
