@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ScoreName = Literal[
-    "random", "magnitude", "entropy", "energy", "wanda", "fluctuation", "taylor", "fisher", "obs", "ablation"
+    "random", "magnitude", "entropy", "energy", "wanda", "fluctuation", "taylor", "fisher", "obs", "ablation", "learned"
 ]
 StrategyName = Literal[ScoreName, "combined"]
 UnitName = Literal["attention", "mlp", "layer"]

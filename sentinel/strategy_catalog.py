@@ -110,6 +110,14 @@ STRATEGIES = (
         cost="A forward pass of 8 calibration windows for every group.",
     ),
     StrategyEntry(
+        name="learned",
+        summary="Learns which gates to keep open while ever fewer may be; keeps the groups whose gates are open longest.",
+        formula="mean over the steps of P(m_h ≠ 0), m hard concrete, min KL(dense ‖ gated), Σ P(m ≠ 0) falling to none",
+        source="Louizos et al. 2018, Learning Sparse Neural Networks through L0 Regularization, for gates alone",
+        needs=["gradients"],
+        cost="40 steps of 8 calibration windows, each two forward and one backward pass, for the gates only.",
+    ),
+    StrategyEntry(
         name="combined",
         summary="Mixes the opinions of other strategies by rank, as `prune.mix` weighs them.",
         formula="Σ_i w_i · rank_i(h) / groups",

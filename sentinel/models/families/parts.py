@@ -65,6 +65,12 @@ class Part:
         features = self.features([group], num_groups=num_groups)
         return weight.index_select(self.weight_dim, features.to(weight.device))
 
+    def fits(self, piece: Tensor) -> bool:
+        """Whether a group of this part could have this slice of the weight."""
+        shape = list(parameter(self.module, "weight").shape)
+        shape[self.weight_dim] = sum(self.widths)
+        return list(piece.shape) == shape
+
     def cut(self, keep: Sequence[int], *, num_groups: int) -> None:
         """Keep only the named groups, in the order given, one named twice twice; parameters are replaced."""
         features = self.features(keep, num_groups=num_groups)
@@ -112,6 +118,11 @@ class ListPart(Part):
         """The weights of the group's entries, one after the other; a copy, detached."""
         chosen = self.features([group], num_groups=num_groups)
         return torch.cat([parameter(self.entries[index], "weight").detach() for index in chosen])
+
+    def fits(self, piece: Tensor) -> bool:
+        """Whether a group could have these weights; a list without entries does not say what they look like."""
+        numbers = sum(self.widths) * parameter(self.entries[0], "weight").numel() if self.entries else piece.numel()
+        return piece.numel() == numbers
 
     def cut(self, keep: Sequence[int], *, num_groups: int) -> None:
         """Keep only the entries of the named groups, in the order given; a second time they are copies."""

@@ -13,6 +13,7 @@ from sentinel.pruning.strategies import (
     entropy,
     fisher,
     fluctuation,
+    learned,
     magnitude,
     obs,
     random,
@@ -35,6 +36,7 @@ STRATEGIES: Mapping[ScoreName, Strategy] = MappingProxyType(
         "fisher": fisher.rank,
         "obs": obs.rank,
         "ablation": ablation.rank,
+        "learned": learned.rank,
     }
 )
 
