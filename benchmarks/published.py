@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from sentinel.models.families.base import Family, Site, Unit, output_bias
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.ranking import Ranking, by_importance
-from sentinel.pruning.strategies.closed_form import SiteStatistics, rank_sites
+from sentinel.pruning.strategies.closed_form import SiteStatistics, from_statistics
 
 
 def cut_as_flap(
@@ -20,7 +20,7 @@ def cut_as_flap(
     """
     calibration = Calibration(model=model, family=family, units=[unit], windows=windows, seed=0)
     statistics: list[SiteStatistics] = []
-    rankings = rank_sites(calibration, lambda site: _standardised(site, statistics))
+    rankings = from_statistics(calibration, lambda site: _standardised(site, statistics))
     chosen = _lowest([ranking.importance() for ranking in rankings], removed)
     for site, groups, seen in zip(calibration.sites(), chosen, statistics, strict=True):
         if groups:

@@ -111,7 +111,7 @@ STRATEGIES = (
     ),
     StrategyEntry(
         name="learned",
-        summary="Learns which gates to keep open while ever fewer may be; keeps the groups whose gates are open longest.",
+        summary="Learns which gates to keep open while ever fewer may be; keeps the groups whose gates last longest.",
         formula="mean over the steps of P(m_h ≠ 0), m hard concrete, min KL(dense ‖ gated), Σ P(m ≠ 0) falling to none",
         source="Louizos et al. 2018, Learning Sparse Neural Networks through L0 Regularization, for gates alone",
         needs=["gradients"],

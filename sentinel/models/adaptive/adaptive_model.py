@@ -99,7 +99,7 @@ class AdaptiveModel:
         Raises:
             ValueError: There is no such gate.
         """
-        return float(self._settled()[self._index(unit, layer, [group])][group])
+        return float(self._settled()[self._index(unit, layer, [group])][group].detach())
 
     @torch.no_grad()
     def set(self, unit: Unit, layer: int, gates: Mapping[int, float]) -> None:
@@ -148,10 +148,10 @@ class AdaptiveModel:
         return torch.stack([open_probability(self.log_alphas[i]).sum() for i in self._of_unit(unit)]).sum()
 
     def learn(self, loss: Tensor, *, open_share: float, rate: float) -> None:
-        """One step down the loss by the gates alone; then they are open to `open_share` in the mean, each unit for itself.
+        """One step down the loss by the gates alone; then each unit's are open to `open_share` in the mean.
 
         The gradient keeps its proportions and gets a root mean square of `rate` in log α. The L0 norm is held to a
-        share rather than weighed against the loss: that takes no price per model, and no multiplier that has to catch up.
+        share rather than weighed against the loss: that takes no price per model, nor a multiplier that catches up.
 
         Args:
             loss: Of a forward pass under `sampled`.

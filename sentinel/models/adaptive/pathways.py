@@ -51,11 +51,13 @@ def paired_weights(model: PreTrainedModel, family: Family, unit: Unit, layer: in
             f"Layer {pair}, the pair of layer {layer}, has {source.num_groups} {unit} groups, not one of index {group}."
         )
     slices = family.group_weights(model, source, group)
-    for part, piece in zip(family.parts(model, layer, unit), slices, strict=True):
+    # What a layer without groups has beside these comes before them, and is of no one group.
+    parts = family.parts(model, layer, unit)[-len(slices) :]
+    for part, piece in zip(parts, slices, strict=True):
         if not part.fits(piece):
             raise ValueError(
-                f"A group of layer {layer} cannot have a slice of shape {tuple(piece.shape)}, as one of layer {pair} has; "
-                "take a removed group's weights."
+                f"A group of layer {layer} cannot have a slice of shape {tuple(piece.shape)}, as one of layer {pair} "
+                "has; take a removed group's weights."
             )
     return slices
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from math import lgamma
 from typing import Literal
 
 import torch
@@ -35,7 +34,6 @@ class Signals:
             0 where all are closed.
         gradient_norm: ‖∂loss/∂W_h‖, the norm of the mean gradient: how hard training would pull at what it puts out.
         gate: Its gate; 1 where it has none.
-        sequence_length: Tokens of a window.
     """
 
     importance: PerGroup
@@ -43,11 +41,6 @@ class Signals:
     utilisation: PerGroup
     gradient_norm: PerGroup
     gate: PerGroup
-    sequence_length: int
-
-    def diffuseness(self, layer: int, group: int) -> float:
-        """Entropy as a share of what attention to all tokens so far would have, Σ_t ln t / T."""
-        return self.entropy[layer][group] * self.sequence_length / lgamma(self.sequence_length + 1)
 
     def by_name(self) -> dict[SignalName, dict[int, dict[int, float]]]:
         """Name → layer → group → value, as a cycle's record keeps them."""
@@ -101,7 +94,6 @@ def measure_signals(model: PreTrainedModel, family: Family, windows: Tensor) -> 
         utilisation={s.site.layer: _row(s.energy / s.energy.sum().clamp_min(1e-300)) for s in sums},
         gradient_norm={s.site.layer: _row(s.gradient_norms() / count) for s in sums},
         gate={s.site.layer: (1.0,) * s.site.num_groups for s in sums},
-        sequence_length=windows.shape[1],
     )
 
 

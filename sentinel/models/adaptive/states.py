@@ -181,8 +181,8 @@ def _judged(signals: Signals, layer: int, group: int, thresholds: Thresholds) ->
         return "overloaded", f"It puts out {share:.0%} of the energy of {groups} groups."
     if pull > thresholds.pull and importance < thresholds.use:
         return "misaligned", (
-            f"Its gradient is {pull:.3g} of the layer's mean, above {thresholds.pull:g}, its importance {importance:.3g} "
-            f"of it, below {thresholds.use:g}."
+            f"Its gradient is {pull:.3g} of the layer's mean, above {thresholds.pull:g}, its importance "
+            f"{importance:.3g} of it, below {thresholds.use:g}."
         )
     return "active", ""
 

@@ -1,11 +1,12 @@
-"""What the strategies share that need only the moments of each output projection's input.
+"""What those share that need only the moments of each output projection's input.
 
-One forward pass, layer by layer: a layer's moments are dropped as soon as its groups are ranked.
+One forward pass, layer by layer: a layer's moments are dropped as soon as its groups are judged.
 """
 
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -13,7 +14,8 @@ from sentinel.models.families.base import Site, output_bias, output_weight
 from sentinel.models.hooks import inputs_of
 from sentinel.pruning.calibration import Calibration, LayerwisePass
 from sentinel.pruning.least_squares import gram, rows_of
-from sentinel.pruning.ranking import Ranking
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,11 +46,11 @@ class SiteStatistics:
         return columns.view(self.num_groups, -1).sum(1)
 
 
-def rank_sites(calibration: Calibration, rank: Callable[[SiteStatistics], Ranking]) -> list[Ranking]:
-    """Rank every site by its statistics, in one pass over the calibration windows."""
+def from_statistics(calibration: Calibration, judge: Callable[[SiteStatistics], T]) -> list[T]:
+    """What `judge` makes of every site, in one pass over the calibration windows."""
     layerwise = LayerwisePass(calibration)
     sites = calibration.sites()
-    rankings: list[Ranking] = []
+    judged: list[T] = []
     last = max((site.layer for site in sites), default=-1)
     for layer in range(last + 1):
         moments = [_Moments(site) for site in sites if site.layer == layer]
@@ -59,8 +61,8 @@ def rank_sites(calibration: Calibration, rank: Callable[[SiteStatistics], Rankin
                 layerwise.run(layer)
             else:  # no further than the last site
                 layerwise.run_to(layer, sites[-1].output, lambda _, __: None)
-        rankings += [rank(sums.statistics()) for sums in moments]
-    return rankings
+        judged += [judge(sums.statistics()) for sums in moments]
+    return judged
 
 
 def slice_energies(weight: torch.Tensor, second: torch.Tensor, num_groups: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ def rank(calibration: Calibration) -> list[Ranking]:
 
     KL(dense ‖ gated) is made smaller while the expected L0 norm falls from all groups to none: hard concrete gates
     (Louizos et al. 2018), of which every window draws its own. So a group is judged among as many others as would
-    be left, and of two that do the same one stays. Memory is activations of as many windows as a step has.
+    be left beside it. Memory is activations of as many windows as a step has.
     """
     adaptive = AdaptiveModel(calibration.model, calibration.family, units=calibration.units, kind="learnable")
     generator = torch.Generator().manual_seed(calibration.seed)

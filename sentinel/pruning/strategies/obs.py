@@ -6,7 +6,7 @@ from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.least_squares import USUAL_RIDGE
 from sentinel.pruning.ranking import Ranking
 from sentinel.pruning.sensitivity import in_nats
-from sentinel.pruning.strategies.closed_form import SiteStatistics, rank_sites
+from sentinel.pruning.strategies.closed_form import SiteStatistics, from_statistics
 
 # Groups of many sites are neurons: this many of the least important go at once before the others are scored again.
 TOGETHER = 8
@@ -19,7 +19,7 @@ def rank(calibration: Calibration) -> list[Ranking]:
 
     Where the projection has a bias, Σ = C − μμᵀ stands for C. Scaled by the sensitivity κ of the site.
     """
-    return in_nats(rank_sites(calibration, _rank), calibration)
+    return in_nats(from_statistics(calibration, _rank), calibration)
 
 
 def _rank(site: SiteStatistics) -> Ranking:

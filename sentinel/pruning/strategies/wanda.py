@@ -2,12 +2,12 @@
 
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.ranking import Ranking, by_importance
-from sentinel.pruning.strategies.closed_form import SiteStatistics, rank_sites
+from sentinel.pruning.strategies.closed_form import SiteStatistics, from_statistics
 
 
 def rank(calibration: Calibration) -> list[Ranking]:
     """Σ_ij |W_ij| √C_jj over the group's slice (Sun et al. 2023), as a share of the site so that layers compare."""
-    return rank_sites(calibration, _rank)
+    return from_statistics(calibration, _rank)
 
 
 def _rank(site: SiteStatistics) -> Ranking:

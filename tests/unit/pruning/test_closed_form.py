@@ -10,7 +10,7 @@ from sentinel.pruning.least_squares import USUAL_RIDGE
 from sentinel.pruning.ranking import by_importance
 from sentinel.pruning.sensitivity import output_sensitivity
 from sentinel.pruning.strategies import STRATEGIES
-from sentinel.pruning.strategies.closed_form import rank_sites
+from sentinel.pruning.strategies.closed_form import from_statistics
 from sentinel.pruning.strategies.obs import TOGETHER
 from tests.unit.pruning.tiny import calibrate
 
@@ -127,7 +127,7 @@ def test_a_layer_that_lost_its_unit_is_still_on_the_way(model, windows, family):
     calibration = calibrate(model, windows, "attention")
     family.keep_groups(model, 1, "attention", [])
     seen = []
-    rank_sites(calibration, lambda site: (seen.append(site.mean), by_importance(site.per_group(site.mean)))[1])
+    from_statistics(calibration, lambda site: (seen.append(site.mean), by_importance(site.per_group(site.mean)))[1])
     inputs = []
     with torch.no_grad(), inputs_of(calibration.sites()[-1].output, inputs.append):
         model(input_ids=windows)

@@ -51,6 +51,6 @@ def test_scores_are_held_against_the_oracle(inputs):
     print(f"\n{inputs.dense.config.model_type}, attention, against ablation:", *lines, sep="\n")
     assert rows["ablation"][0] == pytest.approx(1)
     assert all(-1 <= rho <= 1 for rho, _ in rows.values())
-    for name in ("taylor", "fisher", "energy", "obs"):
+    for name in ("taylor", "fisher", "energy", "obs", "learned"):
         assert rows[name][0] > 0.3, name
         assert rows[name][0] > rows["random"][0], name
