@@ -115,7 +115,7 @@ STRATEGIES = (
         formula="mean over the steps of P(m_h ≠ 0), m hard concrete, min KL(dense ‖ gated), Σ P(m ≠ 0) falling to none",
         source="Louizos et al. 2018, Learning Sparse Neural Networks through L0 Regularization, for gates alone",
         needs=["gradients"],
-        cost="40 steps of 8 calibration windows, each two forward and one backward pass, for the gates only.",
+        cost="40 steps of up to 8 calibration windows, each two forward and one backward pass, for the gates only.",
     ),
     StrategyEntry(
         name="combined",

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import torch
 
+from sentinel.data.budget import FORWARD_TOKENS
 from sentinel.models.adaptive.adaptive_model import AdaptiveModel
 from sentinel.models.adaptive.hard_concrete import open_probability
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.ranking import Ranking, by_importance
 from sentinel.utils.metrics import kl_divergences
 
-# Steps from all gates open to all but closed, windows per step, and how far log α goes in a step (root mean square).
+# Steps from all gates open to all but closed, windows per step at most, and how far log α goes in one (rms).
 STEPS, WINDOWS, RATE = 40, 8, 0.3
 
 
@@ -36,6 +37,9 @@ def rank(calibration: Calibration) -> list[Ranking]:
 
 
 def _batches(calibration: Calibration, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    count, length = calibration.windows.shape
+    # Half a batch at most, as a backward pass needs what a forward pass drops.
+    size = max(1, min(WINDOWS, count, FORWARD_TOKENS // 2 // length))
     for _ in range(STEPS):
-        chosen = torch.randint(len(calibration.windows), (WINDOWS,), generator=generator)
+        chosen = torch.randint(count, (size,), generator=generator)
         yield calibration.windows[chosen.to(calibration.windows.device)]

@@ -96,6 +96,14 @@ def test_a_layer_that_is_closed_or_empty_has_no_share_to_divide(loaded, tokens):
     assert sum(signals.utilisation[2]) == pytest.approx(1)
 
 
+def test_every_family_is_measured(variant, tokens):
+    model, _, family = make_loaded(variant)
+    signals = measure_signals(model, family, tokens)
+    for rows in (signals.importance, signals.entropy, signals.utilisation, signals.gradient_norm):
+        assert [len(row) for row in rows.values()] == family.counts(model, "attention")
+        assert all(0 < value < float("inf") for row in rows.values() for value in row)
+
+
 def test_measuring_leaves_the_model_as_it_was(loaded, tokens):
     model, family = loaded
     before = model(tokens).logits
