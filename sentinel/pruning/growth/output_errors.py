@@ -16,7 +16,8 @@ import torch
 from transformers import PreTrainedModel
 
 from sentinel.models.families.base import Site, Unit
-from sentinel.pruning.calibration import Calibration, inputs_of, outputs_of
+from sentinel.models.hooks import inputs_of, outputs_of
+from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.sensitivity import differentiable, output_sensitivity
 from sentinel.utils.metrics import kl_divergences
 
