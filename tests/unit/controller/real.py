@@ -9,7 +9,7 @@ from sentinel.heal_spec import Heal
 from sentinel.inputs import load_inputs
 from sentinel.models.evaluation import mean_loss
 from sentinel.models.families.base import output_weight
-from sentinel.pruning.calibration import inputs_of
+from sentinel.models.hooks import inputs_of
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
 from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.pruning_module import PruningModule
