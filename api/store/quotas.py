@@ -6,6 +6,7 @@ On SQLite the writing transaction is that lock.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
@@ -62,6 +63,7 @@ def _check_files(session: Session, key: ApiKey) -> None:
         raise StoredBytesExceeded("max_stored_bytes", limit=key.max_stored_bytes, used=used)
 
 
+@cache  # to build it takes longer than to ask it, and each look at a queued job does
 def full() -> ColumnElement[bool]:
     """Condition of a key of which as many jobs run as may. Of keys without that quota, no jobs are counted."""
     held = aliased(Job)

@@ -4,6 +4,8 @@ The limit is a condition of the query for the next job, and a lock under which a
 at the same time both see the last place free.
 """
 
+from functools import cache
+
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
@@ -35,6 +37,7 @@ def reserve(session: Session, sweep_id: str) -> bool:
     return session.scalar(select(Sweep.id).where(*limited, Sweep.id.not_in(_full()))) is not None
 
 
+@cache  # to build it takes longer than to ask it, and each look at a queued job does
 def _full() -> Select[str]:
     running = aliased(Job)
     return (
