@@ -12,9 +12,9 @@ from api.store.jobs import Terms
 LARGEST_PRIORITY = 1000
 
 
-def _refuse_number(value: Any) -> Any:  # noqa: ANN401 - whatever a query says
+def _refuse_number(value: Any) -> Any:  # noqa: ANN401 - whatever was sent
     """Seconds since 1970 are no time of RFC 3339, though Pydantic would take them."""
-    if isinstance(value, str) and "T" not in value.upper() and " " not in value:
+    if isinstance(value, int | float) or (isinstance(value, str) and "T" not in value.upper() and " " not in value):
         raise PydanticCustomError("time_format", "Write a time as RFC 3339 does: 2027-01-01T22:00:00Z")
     return value
 

@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from api.parameters import Time
 from api.settings import RATE
 from api.store.keys import Scope
 from api.store.models import ApiKey
@@ -43,7 +44,7 @@ class KeyOrder(BaseModel):
 
     name: Name = Field(description="What the key is for.")
     scopes: list[Scope] = Field(min_length=1, description="What it may do; only what the caller may.")
-    expires_at: AwareDatetime | None = Field(None, description="When it ends; never without.")
+    expires_at: Time | None = Field(None, description="When it ends; never without.")
     expires_in_days: int | None = Field(None, strict=True, ge=1, le=36_500, description="Instead of `expires_at`.")
     quotas: Quotas = Field(default_factory=Quotas)
     rate_limit: Rate | None = Field(None, description=RATE_LIMIT)
@@ -63,7 +64,7 @@ class KeyChange(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"quotas": {"max_running_jobs": 2}}]})
 
     name: Name | None = Field(None, description="Null leaves it.")
-    expires_at: AwareDatetime | None = Field(None, description="When it ends; null never.")
+    expires_at: Time | None = Field(None, description="When it ends; null never.")
     quotas: Quotas = Field(default_factory=Quotas, description="Those that are to change.")
     rate_limit: Rate | None = Field(None, description=RATE_LIMIT)
 

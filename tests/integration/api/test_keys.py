@@ -109,6 +109,9 @@ def test_mistakes_in_an_order_are_named_at_once(boss):
     assert pointers == {"/name", "/scopes/0", "/quotas/max_queued_jobs", "/rate_limit", "/a"}
     both = {"name": "k", "scopes": ["read"], "expires_in_days": 1, "expires_at": "2999-01-01T00:00:00Z"}
     assert boss.post("/v1/keys", json=both).status_code == 422
+    for no_time in (0, 1.5, True, "0"):
+        odd = {"name": "k", "scopes": ["read"], "expires_at": no_time}
+        assert boss.post("/v1/keys", json=odd).json()["errors"][0]["pointer"] == "/expires_at"
 
 
 @on_both_databases
