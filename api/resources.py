@@ -22,13 +22,15 @@ from api.store.storage import Storage
 
 STORED_AT_ONCE = 4  # files of uploads; each holds 32 MiB in memory, and a large one a thread for minutes
 
+PARSED_AT_ONCE = 1  # documents; more would share one processor all the same, and each would slow all other requests
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """Opened once per process.
 
     `stopping` is set once the server has been asked to stop; `storing` limits how many uploads' files go into the
-    storage at once.
+    storage at once, `parsing` how many documents are read at once.
     """
 
     settings: Settings
@@ -40,6 +42,7 @@ class Resources:
     outbound: Outbound
     rates: Rates
     storing: CapacityLimiter
+    parsing: CapacityLimiter
 
 
 def open_resources(settings: Settings) -> Resources:
@@ -55,10 +58,11 @@ def open_resources(settings: Settings) -> Resources:
         outbound=Outbound(settings.outbound_allowed_hosts),
         rates=Rates(settings.redis_url),
         storing=CapacityLimiter(STORED_AT_ONCE),
+        parsing=CapacityLimiter(PARSED_AT_ONCE),
     )
 
 
-def _of(request: Request) -> Resources:
+async def _of(request: Request) -> Resources:  # not in a thread: each hop to one waits for the interpreter's lock
     resources: Resources = request.app.state.resources
     return resources
 

@@ -17,6 +17,7 @@ from fastapi import Depends, Request
 from api.jobs.parsing import PARSERS, Unparsable, parse
 from api.jobs.sources import Sources
 from api.refusals import MediaTypeUnsupported, SpecModelTooLarge, SpecPathsNotAllowed
+from api.resources import Shared
 from api.settings import Settings
 from sentinel.errors import FieldError, ModelTooLarge, PathNotAllowed, SentinelError, SpecInvalid
 from sentinel.model_limits import check_limits
@@ -47,7 +48,7 @@ def request_body(schema: str, **content: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"requestBody": {"required": True, "content": dict.fromkeys(PARSERS, described)}}
 
 
-async def _read(request: Request) -> Any:  # noqa: ANN401 - whatever the user sent
+async def _read(request: Request, resources: Shared) -> Any:  # noqa: ANN401 - whatever the user sent
     """The parsed body.
 
     Raises:
@@ -59,7 +60,7 @@ async def _read(request: Request) -> Any:  # noqa: ANN401 - whatever the user se
     if media_type not in PARSERS:
         raise MediaTypeUnsupported(f"The body is declared as {declared or 'nothing'!r}.")
     try:
-        return await to_thread.run_sync(parse, media_type, await request.body())
+        return await to_thread.run_sync(parse, media_type, await request.body(), limiter=resources.parsing)
     except Unparsable as error:
         mistake = FieldError(pointer="", code="document_unparsable", message=str(error))
         raise SpecInvalid("The body is not a JSON or YAML document.", errors=[mistake]) from error

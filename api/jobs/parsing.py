@@ -1,7 +1,8 @@
 """Bytes of a request → a document of plain JSON values, whatever was sent.
 
-JSON and YAML can say more than a spec can mean, and little text can stand for very much. What is refused here can
-neither exhaust what comes after nor be unprintable in an answer. Knows nothing of specs.
+JSON and YAML can say more than a spec can mean, little text can stand for very much, and some text takes a parser
+time that grows with the square of its length. What is refused here can neither exhaust what comes after nor be
+unprintable in an answer. Knows nothing of specs.
 """
 
 import json
@@ -13,7 +14,9 @@ from typing import Any, Never
 import yaml
 
 DEEPEST = 32
-MOST_VALUES = 10_000  # a spec has some hundred
+MOST_VALUES = 2000  # a spec has some hundred, a sweep 500 points at most
+LONGEST_YAML = 64 * 1024  # characters; a parser of YAML takes ten times as long as one of JSON
+LONGEST_NUMBER = 64  # characters; YAML 1.1 also reads 1:20:30, at a cost that is quadratic in the number of parts
 COMMAS_OF_PROSE = 10  # for each value that may be there: a body of 1 MiB with more commas is no text
 LARGEST_INTEGER = 2**63 - 1
 
@@ -29,16 +32,16 @@ def parse(media_type: str, text: bytes) -> Any:  # noqa: ANN401 - whatever was s
         Unparsable: With what is wrong with it.
     """
     try:
-        document = PARSERS[media_type](text)
+        document = PARSERS[media_type](text.decode("utf-8-sig"))
         _check(document)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise Unparsable(f"Cannot parse the document: {error}") from error
     return document
 
 
-def _parse_json(text: bytes) -> Any:  # noqa: ANN401 - whatever was sent
+def _parse_json(text: str) -> Any:  # noqa: ANN401 - whatever was sent
     # Parsing holds up every other request, so what can only be values is not parsed.
-    _check_size(0, text.count(b",") // COMMAS_OF_PROSE)
+    _check_size(0, text.count(",") // COMMAS_OF_PROSE)
     return json.loads(text, parse_constant=_refuse_constant)
 
 
@@ -46,18 +49,45 @@ def _refuse_constant(name: str) -> Never:
     raise Unparsable(f"{name} is no number of JSON")
 
 
-def _parse_yaml(text: bytes) -> Any:  # noqa: ANN401 - whatever was sent
+class _Loader(yaml.CSafeLoader):
+    """Reads short numbers only."""
+
+    def read_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number."""
+        _check_number(node)
+        return self.construct_yaml_int(node)
+
+    def read_float(self, node: yaml.ScalarNode) -> float:
+        """Any other number."""
+        _check_number(node)
+        return self.construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.read_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.read_float)
+
+
+def _check_number(node: yaml.ScalarNode) -> None:
+    if len(node.value) > LONGEST_NUMBER:
+        raise Unparsable(f"a number has more than {LONGEST_NUMBER} characters")
+
+
+def _parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever was sent
     """Looked through event by event first: an alias repeats whole trees, and a merge of aliases copies them."""
+    if len(text) > LONGEST_YAML:
+        raise Unparsable(f"YAML of more than {LONGEST_YAML} characters is not read; send JSON")
+    if "%TAG" in text:  # each is compared with all before it
+        raise Unparsable("directives (%TAG) are not read")
     depth = 0
-    for count, event in enumerate(yaml.parse(text, yaml.CSafeLoader)):
+    for count, event in enumerate(yaml.parse(text, _Loader)):
         if isinstance(event, yaml.AliasEvent):
             raise Unparsable(f"aliases (*{event.anchor}) are not read; write the value again")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         _check_size(depth, count)
-    return yaml.load(text, yaml.CSafeLoader)
+    return yaml.load(text, _Loader)  # noqa: S506 - a safe one
 
 
-PARSERS: Mapping[str, Callable[[bytes], Any]] = MappingProxyType(
+PARSERS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {"application/json": _parse_json, "application/yaml": _parse_yaml}
 )
 
