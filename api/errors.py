@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api import refusals
 from api.headers import EVERY_ANSWER
@@ -268,6 +269,11 @@ def _of_storage_failure(request: Request, error: Exception) -> JSONResponse:
     return of_sentinel_error(request, refusals.Unready("The storage does not answer."))
 
 
+async def _of_hanging_up(_request: Request, _error: Exception) -> Response:
+    """The client is gone in the middle of its body: nobody reads this, and it is no bug."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
+
+
 def _of_bug(request: Request, _error: Exception) -> JSONResponse:
     """Anything else is ours to mend; the server logs the traceback, the user gets the request id."""
     return of_sentinel_error(request, SentinelError("The service failed while answering.", next_step=_REPORT))
@@ -284,4 +290,5 @@ def install(app: FastAPI) -> None:
     app.exception_handler(OperationalError)(_of_database_failure)
     app.exception_handler(PoolTimeout)(_of_database_failure)
     app.exception_handler(store.StorageUnavailable)(_of_storage_failure)
+    app.exception_handler(ClientDisconnect)(_of_hanging_up)
     app.exception_handler(Exception)(_of_bug)
