@@ -13,7 +13,7 @@ from importlib.metadata import version
 import anyio
 from fastapi import APIRouter, FastAPI
 
-from api import collector, errors, health, messenger, openapi, reconciler
+from api import collector, errors, health, interpreter, messenger, openapi, reconciler
 from api.artifacts.routes import router as artifacts
 from api.audit.routes import router as audit
 from api.auth import authorised
@@ -109,4 +109,6 @@ def app() -> FastAPI:
     logs.configure(settings.log_format)
     logs.adopt("uvicorn")
     logging.getLogger("uvicorn.access").handlers.clear()  # `RequestContext` logs requests
-    return create_app(settings)
+    served = create_app(settings)
+    interpreter.serve_many()
+    return served
