@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from contextlib import ExitStack, suppress
 from http.client import HTTPResponse
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ import pytest
 
 from api import connections, middleware
 from api.jobs.parsing import PARSERS, Unparsable, parse
-from tests.integration.api.conftest import running
+from tests.integration.api.conftest import SPEC, running
 from tests.integration.api.objects import artifact
 
 YAML = {"Content-Type": "application/yaml"}
@@ -159,6 +160,52 @@ def test_a_body_that_goes_on_after_it_was_refused(service, connect, monkeypatch)
     assert is_answered(service)
 
 
+def test_a_body_without_end_that_was_refused_already(service, connect):
+    connection = connect()
+    head = f"POST /v1/jobs HTTP/1.1\r\nHost: {urlsplit(service.base_url).netloc}\r\nContent-Length: 999999999\r\n\r\n"
+    connection.sendall(head.encode())
+    assert status_of_answer(connection) == 413
+    with pytest.raises(ConnectionError):
+        connection.sendall(b" " * 2**26)
+    assert is_answered(service)
+
+
+@pytest.mark.parametrize("key", [True, False])
+def test_a_body_in_crumbs(service, connect, monkeypatch, key):
+    """Each chunk costs the event loop the same, whatever its size."""
+    monkeypatch.setattr(connections, "FREE_CHUNKS", 100)
+    connection = connect()
+    head = [f"Host: {urlsplit(service.base_url).netloc}", "Content-Type: application/json"]
+    head += [f"Authorization: {service.client.headers['Authorization']}"] if key else []
+    request = "\r\n".join(["POST /v1/jobs HTTP/1.1", *head, "Transfer-Encoding: chunked", "", ""])
+    connection.sendall(request.encode() + b"1\r\n \r\n" * 200)
+    assert read_answer(connection) == (413, "body_in_crumbs")
+    assert is_answered(service)
+
+
+def test_hanging_up_within_a_body_is_no_bug(service, connect, caplog):
+    caplog.set_level("INFO", "api.access")
+    connection = connect()
+    head = f"Host: {urlsplit(service.base_url).netloc}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+    key = service.client.headers["Authorization"]
+    connection.sendall(f"POST /v1/jobs HTTP/1.1\r\n{head}Authorization: {key}\r\n\r\n[".encode())
+    assert is_answered(service)
+    caplog.clear()
+    connection.close()
+    deadline = time.monotonic() + 10
+    while "answered" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert is_answered(service)  # so what was logged with it is there as well
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+def test_a_body_in_some_chunks(service):
+    spec = json.dumps(SPEC).encode()
+    answer = service.client.post("/v1/jobs/validate", content=(bytes([byte]) for byte in spec), headers=JSON)
+    assert answer.json()["valid"]
+
+
 def test_hundreds_of_connections_that_say_nothing(service, connect):
     for _ in range(300):
         connect()
@@ -239,6 +286,11 @@ def test_a_page_of_its_own(service, spec):
         ("1: 2", YAML),
         ("a: 0x" + "f" * 3000, YAML),
         ("a: !!binary aGk=", YAML),
+        ("a: 1" + ":1" * 2000, YAML),
+        ("a: 1" + ":1" * 400 + ".5", YAML),
+        ("%TAG !e! tag:e:\n---\na", YAML),
+        ("a: b".encode("utf-16"), YAML),
+        (b'{"a": "\xff"}', JSON),
         ("[" * 40 + "]" * 40, JSON),
         ('{"a": NaN}', JSON),
         ('{"a": 1e999}', JSON),
@@ -275,6 +327,12 @@ def test_odd_characters_in_a_query(service, query):
 
 @pytest.mark.parametrize("media_type", PARSERS)
 def test_a_document_of_very_many_values(media_type):
-    assert parse(media_type, f"[{'0,' * 9000}0]".encode())
-    with pytest.raises(Unparsable, match="10000 values"):
-        parse(media_type, f"[{'0,' * 11_000}0]".encode())
+    assert parse(media_type, f"[{'0,' * 1900}0]".encode())
+    with pytest.raises(Unparsable, match="2000 values"):
+        parse(media_type, f"[{'0,' * 2100}0]".encode())
+
+
+def test_a_long_document_of_yaml():
+    assert parse("application/json", b"[" + b" " * 100_000 + b"]") == []
+    with pytest.raises(Unparsable, match="send JSON"):
+        parse("application/yaml", b"[" + b" " * 100_000 + b"]")
