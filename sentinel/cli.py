@@ -19,6 +19,7 @@ from rich.table import Table
 from sentinel import (
     init_command,
     key_commands,
+    plot_command,
     reading_commands,
     service_commands,
     stress_command,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 for part in (
     init_command,
+    plot_command,
     service_commands,
     reading_commands,
     sweep_commands,

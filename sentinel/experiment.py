@@ -22,7 +22,7 @@ from sentinel.measuring import continue_prompts, measure, task_results
 from sentinel.memory_budget import MemoryBudget
 from sentinel.model_limits import ModelLimits
 from sentinel.models import document_isolation
-from sentinel.models.evaluation import PROTOCOL, mean_loss
+from sentinel.models.evaluation import PROTOCOL, compare, mean_loss
 from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
 from sentinel.outputs import describe, write_checkpoint, write_unfinished
@@ -35,6 +35,7 @@ from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
 from sentinel.pruning.schedule import progress_at
 from sentinel.result import (
+    RESULT_FILE,
     CostRecord,
     CycleRecord,
     Measurement,
@@ -61,8 +62,8 @@ from sentinel.utils.checkpoints.cycle_state import (
 )
 from sentinel.utils.metrics_log import MetricsLog
 from sentinel.utils.progress_tracker import ProgressTracker
+from sentinel.utils.series import read_series
 
-RESULT_FILE = "result.json"
 STATE_FOLDER = "state"
 
 
@@ -100,7 +101,7 @@ def run(
     """
     output.mkdir(parents=True, exist_ok=True)
     with MetricsLog(output / METRICS_FILE, reporter, earlier=resume / METRICS_FILE if resume else None) as log:
-        tracker = ProgressTracker(log)
+        tracker = ProgressTracker(log, earlier=read_series(resume) if resume else {})
         torch.manual_seed(spec.seed)
         budget = MemoryBudget(spec, log, limits=limits, memory_bytes=memory_bytes)
         state = load_state(resume, spec) if resume else None
@@ -200,7 +201,15 @@ class _Run:
         self.tracker.message(memory.sentence())
         result = self._result(dense, pruned, tasks, stressed, form=form, memory=memory)
         (self.output / RESULT_FILE).write_text(result.model_dump_json(indent=2), encoding="utf-8")
-        describe(self.spec, self.inputs, self.module, result, sources=self.sources, output=self.output)
+        describe(
+            self.spec,
+            self.inputs,
+            self.module,
+            result,
+            series=self.tracker.series,
+            sources=self.sources,
+            output=self.output,
+        )
         return result
 
     def _stressed(self) -> StressResult | None:
@@ -229,7 +238,7 @@ class _Run:
             removed, compensation = self.module.cut(
                 calibration, selection.cut, compensation=self.spec.prune.compensation
             )
-            loss = self._held_out_loss("pruned_loss")
+            loss = self._held_out_loss("pruned")
         self.tracker.message(f"Cycle {cycle}: {self._summary(removed)}; held-out loss {loss:.4f}.")
         return CycleRecord(
             cycle=cycle,
@@ -306,7 +315,7 @@ class _Run:
                 resume=self._training,
             )
             self._healing, self._training = None, None
-            return self._held_out_loss("healed_loss")
+            return self._held_out_loss("healed")
 
     def _grow(self, record: CycleRecord, how: Grow, heal: Heal) -> CycleRecord:
         """The record with what grew in the cycle, which is behind its healing."""
@@ -322,8 +331,7 @@ class _Run:
                 self.tracker.message(f"Cycle {cycle}: there is nothing that could grow.")
                 return record
             self.module, growth = tried
-            self.tracker.metric("grown_loss", growth.loss_after)
-            self.tracker.metric("not_grown_loss", growth.loss_without)
+            self._held_out_loss("grown")
         self.tracker.message(f"Cycle {cycle}: grew {_numbers(growth.grown)}. {growth.reason}")
         return record.model_copy(update={"growth": growth})
 
@@ -334,10 +342,12 @@ class _Run:
         growths = [record.growth for record in self.records]
         return len(growths) >= how.patience and not any(g is None or g.accepted for g in growths[-how.patience :])
 
-    def _held_out_loss(self, name: str) -> float:
-        loss = mean_loss(self.module.model, self.inputs.evaluation)
-        self.tracker.metric(name, loss)
-        return loss
+    def _held_out_loss(self, stage: str) -> float:
+        """Of the model as it is; recorded under the stage's name with the divergence from the dense one."""
+        found = compare(self.inputs.dense, self.module.model, self.inputs.evaluation)
+        self.tracker.metric(f"{stage}_loss", found.pruned_loss)
+        self.tracker.metric(f"{stage}_kl", found.kl_to_dense)
+        return found.pruned_loss
 
     def _save_healing(self, record: CycleRecord, step: int, write_training: Callable[[Path], None]) -> None:
         self._save(Healing(record=record, step=step), write_training)

@@ -176,6 +176,12 @@ def ranges(groups: Sequence[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
+def numbers(text: str) -> list[int]:
+    """What `ranges` has written."""
+    runs = [[int(end) for end in part.split("-")] for part in text.split(", ") if part]
+    return [number for run in runs for number in range(run[0], run[-1] + 1)]
+
+
 def _versions(result: Result) -> dict[str, str]:
     packages = {**_PACKAGES, **({"lm_eval": "lm_eval"} if result.tasks else {})}
     return {name: version(package) for name, package in packages.items()} | {"python": platform.python_version()}

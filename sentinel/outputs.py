@@ -1,20 +1,19 @@
-"""What a run leaves in its folder: checkpoints after its cycles and, with card and manifest, at its end; the plots."""
+"""What a run leaves in its folder: checkpoints after its cycles and at its end; then pictures, card and manifest."""
 
 from pathlib import Path
 
 from sentinel.inputs import Inputs
 from sentinel.manifest import Run, Sources, write_manifest
-from sentinel.model_card import GGUF_FILE, write_card
+from sentinel.model_card import GGUF_FILE, PLOTS_FOLDER, write_card
 from sentinel.models.optimized.export import Form, export
 from sentinel.models.optimized.gguf import write_gguf
-from sentinel.pruning.levels import units_of
 from sentinel.pruning.pruning_module import PruningModule
-from sentinel.pruning.visualization.plots import plot_kept_groups, plot_losses
+from sentinel.pruning.visualization.charts import charts_of_run
+from sentinel.pruning.visualization.writing import write_charts
 from sentinel.result import Result
 from sentinel.spec import Spec
-from sentinel.utils.checkpoints.cycle_state import CHECKPOINT_FOLDER, METRICS_FILE
-
-PLOTS_FOLDER = "plots"
+from sentinel.utils.checkpoints.cycle_state import CHECKPOINT_FOLDER
+from sentinel.utils.series import Series
 
 
 def write_checkpoint(spec: Spec, inputs: Inputs, module: PruningModule, directory: Path) -> Form:
@@ -52,15 +51,19 @@ def write_unfinished(inputs: Inputs, module: PruningModule, directory: Path) -> 
 
 
 def describe(
-    spec: Spec, inputs: Inputs, module: PruningModule, result: Result, *, sources: Sources, output: Path
+    spec: Spec,
+    inputs: Inputs,
+    module: PruningModule,
+    result: Result,
+    *,
+    series: Series,
+    sources: Sources,
+    output: Path,
 ) -> None:
-    """Draw the plots, and put the card and the manifest beside the weights."""
+    """Draw the pictures, and put the card and the manifest beside the weights."""
     plots, checkpoint = output / PLOTS_FOLDER, output / CHECKPOINT_FOLDER
-    plots.mkdir(exist_ok=True)
-    for unit in units_of(spec.prune.units):
-        plot_kept_groups(module.kept[unit], module.dense_counts[unit], plots / f"{unit}_groups.png", unit=unit)
-    plot_losses(output / METRICS_FILE, result, plots / "losses.png")
     run = Run(spec=spec, result=result, kept=module.kept, dense_counts=module.dense_counts)
+    write_charts(charts_of_run(run, series), plots)
     uses = {use: getattr(inputs, use) for use in ("calibration", "held_out", "training", "evaluation")}
     for name, domain in inputs.domains.items():
         uses |= {f"{name}/training": domain.training, f"{name}/evaluation": domain.evaluation}

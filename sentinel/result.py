@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from sentinel.stress_result import StressResult
 
+RESULT_FILE = "result.json"
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer service may have measured more

@@ -1,4 +1,4 @@
-"""Tells a reporter how far an experiment is and keeps the seconds of every phase."""
+"""Tells a reporter how far an experiment is; keeps the seconds of every phase and every number that was recorded."""
 
 import time
 from collections import defaultdict
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from sentinel.events import MessageLogged, MetricRecorded, Phase, PhaseStarted, Progressed, Reporter
+from sentinel.utils.series import Point, Series
 
 # Share of the whole run that each cycle's measuring and cutting takes, in units of healing steps.
 CUT_STEPS = 10
@@ -15,13 +16,19 @@ CUT_STEPS = 10
 class ProgressTracker:
     """Owns the clock and the step count of one run.
 
+    Args:
+        reporter: Hears of everything.
+        earlier: What the run that is resumed had recorded.
+
     Attributes:
+        series: Name → points, those of earlier attempts included.
         step: Healing steps over the whole run so far.
         timings_s: Seconds per phase, those of earlier attempts included.
     """
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, *, earlier: Series) -> None:
         self._reporter = reporter
+        self.series = defaultdict(list, {name: list(points) for name, points in earlier.items()})
         self._cycle: int | None = None
         self._total = 1
         self.step = 0
@@ -49,6 +56,7 @@ class ProgressTracker:
 
     def metric(self, name: str, value: float) -> None:
         """Record a number at the current step."""
+        self.series[name].append(Point(self.step, value, self._cycle))
         self._reporter.emit(MetricRecorded(name=name, value=value, step=self.step, cycle=self._cycle))
 
     def message(self, text: str, *, level: Literal["info", "warning"] = "info") -> None:
