@@ -6,7 +6,7 @@ SCHEDULES ?= 20
 DATABASE ?= sqlite
 EXAMPLES ?= 100
 
-.PHONY: help setup demo serve test coverage check bench faults fuzz lock clean
+.PHONY: help setup demo serve test coverage check bench faults fuzz gallery lock clean
 
 help: ## Show the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ faults: setup ## Break the service SCHEDULES times on DATABASE, as a seed says, 
 
 fuzz: setup ## Ask the service everything that its description allows, and EXAMPLES more requests of each operation
 	FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/integration/api/test_contract.py
+
+gallery: setup ## Draw the pictures of docs/gallery.md and the README from real runs, some minutes
+	$(BIN)/python scripts/gallery.py
 
 lock: ## Pin the newest allowed versions into constraints.txt
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

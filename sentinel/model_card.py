@@ -61,6 +61,8 @@ def write_card(checkpoint: Path, run: Run, *, plots: Path) -> None:
         "Under stress": _stress(spec, result),
         "Evaluation protocol": _protocol(result),
         "What was done": _deeds(spec, result),
+        "What the controller decided": _decisions(result.cycles),
+        "Growth": _growth(result.cycles),
         "What is left of each layer": _layers(run),
         "Compensation": _compensation(result.cycles),
         "How to load it": _loading(result, has_gguf=(checkpoint / GGUF_FILE).exists()),
@@ -210,6 +212,44 @@ def _healing(heal: Heal | None) -> str:
     length = f"{heal.steps} steps" if heal.epochs is None else f"{heal.epochs:g} epochs"
     what = f"adapters of rank {heal.lora.rank}, merged" if heal.method == "lora" else "all weights"
     return f"Healing: {heal.loss.replace('_', ' ')}, {what}, {length} per cycle, learning rate {heal.learning_rate:g}"
+
+
+def _decisions(cycles: Sequence[CycleRecord]) -> str:
+    rows = [
+        [
+            str(record.cycle),
+            record.decision.action,
+            f"{record.decision.progress:.0%}",
+            f"{record.decision.grow:.1%}",
+            f"{record.decision.steps:,}",
+            _plain(record.decision.reason),
+        ]
+        for record in cycles
+        if record.decision
+    ]
+    return _table(["cycle", "action", "of the way", "groups to grow", "healing steps", "reason"], rows) if rows else ""
+
+
+def _growth(cycles: Sequence[CycleRecord]) -> str:
+    rows = [
+        [
+            str(record.cycle),
+            record.growth.strategy.replace("_", " "),
+            "; ".join(
+                f"{unit}, layer {layer}: {ranges(sorted(groups))}"
+                for unit, layers in record.growth.grown.items()
+                for layer, groups in layers.items()
+            ),
+            "stayed" if record.growth.accepted else "taken out again",
+            f"{record.growth.loss_before:.4f}",
+            f"{record.growth.loss_after:.4f}",
+            _plain(record.growth.reason),
+        ]
+        for record in cycles
+        if record.growth
+    ]
+    header = ["cycle", "strategy", "groups", "outcome", "loss before", "loss after", "reason"]
+    return _table(header, rows) if rows else ""
 
 
 def _layers(run: Run) -> str:

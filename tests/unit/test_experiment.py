@@ -27,6 +27,8 @@ from sentinel.models.evaluation import mean_loss
 from sentinel.paths import BUILTIN_MODELS
 from sentinel.pruning.costs import cost_of
 from sentinel.pruning.pruning_module import PruningModule
+from sentinel.pruning.visualization.group_states import State, states_over_cycles
+from sentinel.pruning.visualization.reading import read_run
 from sentinel.result import Result
 from sentinel.spec import parse_spec
 
@@ -119,9 +121,24 @@ def test_the_output_folder_is_complete(finished):
     metrics = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert metrics == [event.model_dump(exclude={"type"}) for event in recorder.of(MetricRecorded)]
     assert sum(line["name"] == "healing_loss" for line in metrics) == 9
-    for plot in ("attention_groups.png", "losses.png"):
-        assert (output / "plots" / plot).read_bytes().startswith(b"\x89PNG")
+    for name in ("attention_groups", "attention_history", "losses", "healing", "size_path"):
+        assert (output / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (output / "plots" / f"{name}.svg").stat().st_size > 0
+        assert json.loads((output / "plots" / f"{name}.vl.json").read_bytes())["title"]
     assert not list((output / "checkpoint").glob("*.bin"))
+
+
+def test_the_pictures_tell_what_the_run_did(finished):
+    """Replayed from its records the groups are those that the checkpoint has; a divergence stands beside every loss."""
+    output, recorder, result = finished
+    run, series = read_run(output)
+    states = states_over_cycles(result.cycles, run.dense_counts["attention"], "attention")
+    left = [(s.layer, s.group) for s in states if s.cycle == 3 and s.state == State.KEPT]
+    assert left == [(layer, group) for layer, groups in enumerate(run.kept["attention"]) for group in groups]
+    assert [point.value for point in series["healed_loss"]] == [record.loss for record in result.cycles]
+    assert series["healed_kl"][-1].value == pytest.approx(result.pruned.kl_to_dense, rel=1e-6)
+    assert [len(series[f"{stage}_{what}"]) for stage in ("pruned", "healed") for what in ("loss", "kl")] == [3] * 4
+    assert sum(map(len, series.values())) == len(recorder.of(MetricRecorded))
 
 
 def test_the_result_tells_what_was_done(finished):

@@ -11,11 +11,12 @@ import yaml
 
 from sentinel import experiment
 from sentinel.errors import ExportImpossible
-from sentinel.manifest import Manifest, Run, ranges, read_sources
+from sentinel.manifest import Manifest, Run, numbers, ranges, read_sources
 from sentinel.model_card import write_card
 from sentinel.models.loaders.load import load_model
 from sentinel.result import Result
 from sentinel.spec import PathModel, parse_spec
+from tests.unit.pruning.visualization.records import cycle, decision
 
 BUILTIN = Path(experiment.__file__).parent / "models" / "builtin"
 TEXT = "\n\n".join(
@@ -135,7 +136,8 @@ def test_users_text_is_no_markdown(card):
 def test_pictures_lie_beside_the_card(finished, card):
     folder = finished[0] / "checkpoint"
     pictures = re.findall(r"!\[.*\]\((.*)\)", card)
-    assert pictures == ["plots/attention_groups.png", "plots/losses.png", "plots/mlp_groups.png"]
+    names = ("attention_groups", "attention_history", "healing", "losses", "mlp_groups", "mlp_history", "size_path")
+    assert pictures == [f"plots/{name}.png" for name in names]
     assert all((folder / picture).read_bytes() == (finished[0] / picture).read_bytes() for picture in pictures)
 
 
@@ -238,6 +240,24 @@ def test_the_card_leaves_out_what_was_not_done(finished, inputs, tmp_path):
     assert "| 0 | 3 of 4: 0-1, 3 | 8 of 8 |" in card
 
 
+def test_the_card_tells_decisions_and_growth_with_their_reasons(finished, inputs, tmp_path):
+    cycles = [
+        cycle(1, decision=decision("prune", progress=0.25, steps=1200, reason="A | reason.")),
+        cycle(2, grown={1: [0, 1, 4]}),
+        cycle(3, grown={0: [2]}, accepted=False),
+    ]
+    card = rewritten(finished, tmp_path, document(inputs), cycles=cycles)
+    assert "| 1 | prune | 25% | 0.0% | 1,200 | A \\| reason. |" in card
+    grown = "1.2000 | 1.1000 | It paid \\| so it stayed. |"
+    assert f"| 2 | random | attention, layer 1: 0-1, 4 | stayed | {grown}" in card
+    assert f"| 3 | random | attention, layer 0: 2 | taken out again | {grown}" in card
+
+
+def test_a_run_without_a_controller_has_no_words_of_it(card):
+    assert "What the controller decided" not in card
+    assert "## Growth" not in card
+
+
 def test_a_hub_models_commit_is_found_in_the_cache(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     repository = tmp_path / "models--someone--model"
@@ -261,6 +281,7 @@ def test_a_builtin_models_files_are_digested(inputs):
 @pytest.mark.parametrize(("groups", "text"), [([], ""), ([4], "4"), ([0, 1, 2], "0-2"), ([0, 2, 3, 7], "0, 2-3, 7")])
 def test_ranges(groups, text):
     assert ranges(groups) == text
+    assert numbers(text) == groups
 
 
 def test_a_model_without_gguf_is_refused_before_anything_is_written(inputs, tmp_path):

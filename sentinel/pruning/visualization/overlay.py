@@ -7,10 +7,10 @@ import altair as alt
 
 from sentinel.pruning.visualization.healing import thinned
 from sentinel.pruning.visualization.losses import QUANTITIES, STAGES
-from sentinel.pruning.visualization.style import AMOUNTS, KINDS, PANEL_HEIGHT, styled, values
+from sentinel.pruning.visualization.style import AMOUNTS, KINDS, styled, values
 from sentinel.utils.series import Point
 
-WIDTH = 560
+WIDTH, HEIGHT = 560, 260
 NAMES = {
     f"{stage}_{quantity}": f"{said} {when}"
     for when, (stage, _, _) in STAGES.items()
@@ -42,9 +42,7 @@ def overlay(runs: Mapping[str, Sequence[Point]], *, name: str) -> alt.Chart:
         chart = base.mark_line(point=points, strokeWidth=1.5).encode(shape=alt.Shape("run:N", **of_run))
     else:
         chart = base.mark_line(strokeWidth=1.5).encode(strokeDash=alt.StrokeDash("run:N", **of_run), detail="cycle:N")
-    return styled(
-        chart.properties(width=WIDTH, height=PANEL_HEIGHT), title=f"{said[:1].upper()}{said[1:]}, {len(runs)} runs"
-    )
+    return styled(chart.properties(width=WIDTH, height=HEIGHT), title=f"{said[:1].upper()}{said[1:]}: {len(runs)} runs")
 
 
 def one_a_cycle(points: Sequence[Point]) -> bool:

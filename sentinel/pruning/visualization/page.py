@@ -3,6 +3,7 @@
 import html
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import vl_convert
@@ -29,10 +30,9 @@ def write_page(charts: Mapping[str, Chart], file: Path, *, title: str) -> None:
         f'<section id="{html.escape(name)}"><div></div>{_data(chart)}</section>' for name, chart in charts.items()
     )
     said = html.escape(title)
-    script = vl_convert.javascript_bundle(_DRAW, vl_version=VEGA_LITE)
     file.write_text(
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{said}</title></head>\n'
-        f"<body>\n<h1>{said}</h1>\n{sections}\n<script>{script}</script>\n</body>\n</html>\n",
+        f"<body>\n<h1>{said}</h1>\n{sections}\n<script>{_script()}</script>\n</body>\n</html>\n",
         encoding="utf-8",
     )
 
@@ -41,3 +41,9 @@ def _data(chart: Chart) -> str:
     """Its specification, in which nothing ends the element that it stands in."""
     document = json.dumps(chart.to_dict(), allow_nan=False).replace("<", "\\u003c")
     return f'<script type="application/json">{document}</script>'
+
+
+@cache
+def _script() -> str:
+    """Vega, and what draws the charts with it; to put it together takes seconds."""
+    return vl_convert.javascript_bundle(_DRAW, vl_version=VEGA_LITE)

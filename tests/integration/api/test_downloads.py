@@ -20,7 +20,8 @@ def more_settings(backing):
 @pytest.fixture
 def job(service):
     made = service.submit()
-    service.finish(service.claim(), CHECKPOINT | {'plots/a "b"\r\né.png': b"png", "plots/empty.png": b""})
+    plots = {'plots/a "b"\r\né.png': b"png", "plots/empty.png": b"", "plots/losses.svg": b"<svg/>"}
+    service.finish(service.claim(), CHECKPOINT | plots)
     return service.client.get(f"/v1/jobs/{made['id']}").json()
 
 
@@ -39,6 +40,15 @@ def test_the_whole_file_with_its_proofs(service, url):
     assert "immutable" in answer.headers["Cache-Control"]
     assert answer.headers["Content-Disposition"] == "attachment; filename*=UTF-8''model.safetensors"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_picture_is_saved_and_not_shown_as_a_page_of_the_service(service, job):
+    (url,) = [a["links"]["content"] for a in job["artifacts"] if a["path"] == "plots/losses.svg"]
+    headers = service.client.get(url).headers
+    assert headers["Content-Type"] == "image/svg+xml"
+    assert headers["Content-Disposition"].startswith("attachment;")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
 def test_head_says_the_same_without_the_bytes(service, url):

@@ -57,6 +57,8 @@ def test_published_are_the_results_and_the_log_but_no_resume_state(shelf, tmp_pa
             "result.json": "{}",
             "metrics.jsonl": "",
             "plots/losses.png": "png",
+            "plots/losses.svg": "svg",
+            "plots/losses.vl.json": "{}",
             "state/cycle-0001/state.json": "{}",
             "stray.txt": "",
         },
@@ -68,6 +70,8 @@ def test_published_are_the_results_and_the_log_but_no_resume_state(shelf, tmp_pa
         "checkpoint/model.safetensors": ("checkpoint", "application/octet-stream"),
         "metrics.jsonl": ("metrics", "application/jsonl"),
         "plots/losses.png": ("plot", "image/png"),
+        "plots/losses.svg": ("plot", "image/svg+xml"),
+        "plots/losses.vl.json": ("plot", "application/json"),
         "result.json": ("result", "application/json"),
         "runner.log": ("log", "text/plain"),
     }
