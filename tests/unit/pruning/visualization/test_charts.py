@@ -192,13 +192,31 @@ def test_the_front_holds_the_runs_that_no_cheaper_one_beats():
         "same size": result([], loss=1.125, parameters=60),
     }
     chart = pareto(runs, cost="parameters")
-    assert [(r["name"], r["cost"], r["loss"], r["kind"]) for r in rows(chart)] == [
-        ("small", 40, 1.5, "front"),
-        ("good", 60, 1.0, "front"),
-        ("same size", 60, 1.125, "beaten"),
-        ("beaten", 70, 1.25, "beaten"),
-        ("dense", 100, 0.5, "dense"),
+    assert [(r["name"], r["cost"], r["loss"], r["front"]) for r in rows(chart)] == [
+        ("small", 40, 1.5, True),
+        ("good", 60, 1.0, True),
+        ("same size", 60, 1.125, False),
+        ("beaten", 70, 1.25, False),
+        ("dense", 100, 0.5, False),
     ]
+    assert encoding(chart, "color", "label")["scale"]["domain"] == [*runs, "dense"]
+
+
+def test_of_many_runs_those_on_the_front_have_names():
+    worse = {str(n): result([], loss=1 + n / 10, parameters=40 + n) for n in range(10)}
+    scale = encoding(pareto(worse, cost="parameters"), "color", "label")["scale"]
+    assert scale["domain"] == ["0", "other runs", "dense"]
+    better = {str(n): result([], loss=2 - n / 10, parameters=40 + n) for n in range(10)}
+    scale = encoding(pareto(better, cost="parameters"), "color", "label")["scale"]
+    assert (scale["domain"], scale["scheme"]) == ([*better, "dense"], "cividis")
+
+
+def test_latency_is_told_against_the_dense_model_of_the_same_run():
+    runs = {"idle": result([], latency_ms=2.0), "busy": result([], latency_ms=3.0)}
+    fast = runs["busy"].pruned.model_copy(update={"latency_ms": 1.5})
+    runs["busy"] = runs["busy"].model_copy(update={"pruned": fast})
+    costs = {r["name"]: r["cost"] for r in rows(pareto(runs, cost="latency"))}
+    assert costs == {"idle": 1.0, "busy": 0.5, "dense": 1.0}
 
 
 def test_decisions_carry_their_reasons_and_the_panels_that_say_something():
