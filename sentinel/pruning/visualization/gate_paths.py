@@ -21,8 +21,8 @@ def gate_paths(cycles: Sequence[CycleRecord]) -> alt.FacetChart:
     groups = sorted({row.group for row in rows})
     base = alt.Chart(values([row._asdict() for row in rows])).encode(
         x=alt.X("cycle:O", title="cycle", axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("gate:Q", title="gate", scale=alt.Scale(domainMin=0, nice=True)),
-        tooltip=["cycle:O", "layer:O", "group:O", "gate:Q"],
+        y=alt.Y("value:Q", title="gate", scale=alt.Scale(domainMin=0, nice=True)),
+        tooltip=["cycle:O", "layer:O", "group:O", alt.Tooltip("value:Q", title="gate")],
     )
     if len(groups) <= len(KINDS):
         colour = alt.Color("group:N", title="group", scale=alt.Scale(domain=groups, range=KINDS[: len(groups)]))
@@ -43,7 +43,7 @@ class GateRow(NamedTuple):
     cycle: int
     layer: int
     group: int
-    gate: float | None
+    value: float | None
 
 
 def gate_rows(cycles: Sequence[CycleRecord]) -> list[GateRow]:

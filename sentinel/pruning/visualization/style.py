@@ -12,8 +12,8 @@ Chart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VCo
 SomeChart = TypeVar("SomeChart", bound=Chart)
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-KINDS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # yellow is lost on white
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+KINDS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # without their yellow, which is lost on white
 PALE = "#E3E3E3"
 GREY = "#767676"
 AMOUNTS: Final = "cividis"

@@ -113,7 +113,7 @@ def test_importance_is_on_a_log_scale_only_where_it_spans_decades(lowest, kind):
 def test_a_gates_line_breaks_where_its_group_is_not_there():
     gates = [{0: {0: 1.0, 1: 0.5}}, {0: {0: 0.75}}, {0: {0: 0.5, 1: 0.25}}]
     chart = gate_paths([cycle(n, signals={"gate": gate}) for n, gate in enumerate(gates, start=1)])
-    paths = {group: [r["gate"] for r in rows(chart) if r["group"] == group] for group in (0, 1)}
+    paths = {group: [r["value"] for r in rows(chart) if r["group"] == group] for group in (0, 1)}
     assert paths == {0: [1.0, 0.75, 0.5], 1: [0.5, None, 0.25]}
     assert encoding(chart, "color", "group")["scale"]["domain"] == [0, 1]
 
