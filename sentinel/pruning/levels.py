@@ -83,12 +83,14 @@ def goals_of(
 def _needed(choices: Sequence[Choice], sparsity: float, *, even: bool) -> float:
     """Groups of one unit to remove: as many as if every site stopped at the level nearest to the sparsity.
 
-    Where sites need not stay even and groups go singly, or where a site may not lose its share, the number itself.
+    What sites have lost beyond their share already, the others keep. Where sites need not stay even and groups go
+    singly, or where a site may not lose its share, the number itself.
     """
     singly = all(list(choice.levels) == list(range(len(choice.levels))) for choice in choices)
     short = any(choice.wanted(sparsity) > choice.levels[-1] for choice in choices)
     if not short and (even or not singly):
-        return planned_savings(choices, sparsity)
+        beyond = 0.0 if even else sum(max(0.0, -choice.wanted(sparsity)) for choice in choices)
+        return max(0.0, planned_savings(choices, sparsity) - beyond)
     dense = sum(choice.dense_count for choice in choices)
     return max(0, int(dense * sparsity + 0.5) - (dense - sum(choice.count for choice in choices)))
 

@@ -132,6 +132,21 @@ def test_a_sparsity_beyond_floors_and_protection_is_refused(model, family, windo
         selected(model, family, windows, target={"sparsity": 0.95}, **settings)
 
 
+@pytest.mark.parametrize(
+    "counts", [(144, 288, 288, 288), (40, 200, 288, 288), (288, 288, 288, 288), (200, 200, 280, 280)]
+)
+def test_what_a_layer_has_lost_beyond_its_share_the_others_keep(counts):
+    """Blocks and uneven layers, as a second cycle finds them: the sum is the sparsity's, to the rounding."""
+    section = prune(units=["mlp"], mlp_block=8, allocation="global", target={"sparsity": 0.5})
+    sites = [
+        Site(unit="mlp", layer=n, num_groups=c, group_width=1, group_parameters=1, output=None)
+        for n, c in enumerate(counts)
+    ]
+    choices = [choice_of(section, site, dense_count=288, cost=GROUPS) for site in sites]
+    (goal,) = goals_of(section, sites, choices, GROUPS, emptied=0, before=0.0, progress=0.6)
+    assert abs(4 * 288 - sum(counts) + goal.needed - 0.3 * 4 * 288) <= 4 * 8 / 2
+
+
 @pytest.mark.parametrize("sparsity", [0.3, 0.5])
 def test_whole_layers_are_counted_as_such(model, family, windows, sparsity):
     left, _ = selected(model, family, windows, units=["layer"], allocation="global", target={"sparsity": sparsity})
