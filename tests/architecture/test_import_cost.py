@@ -28,7 +28,7 @@ sys.argv = ["sentinel", "--help"]
 try:
     cli.main()
 finally:
-    print([name for name in ("torch", "transformers", "numpy", "httpx", "asyncio") if name in sys.modules])
+    print([name for name in ("torch", "transformers", "numpy", "altair", "httpx", "asyncio") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -24,18 +24,19 @@ LEGEND = alt.Legend(gradientLength=130, format=".2~g")
 
 
 class _Signal(NamedTuple):
-    """What a signal is called, and in what it is counted."""
+    """What a signal is called, in what it is counted, and whether its values may span decades."""
 
     name: str
     unit: str
+    decades: bool = False
 
 
 SIGNALS = {
-    "importance": _Signal("Importance", "importance, as the strategy measures it"),
+    "importance": _Signal("Importance", "importance, as the strategy measures it", decades=True),
     "entropy": _Signal("Attention entropy", "entropy of attention (nats)"),
     "utilisation": _Signal("Utilisation", "share of the layer's output energy"),
-    "gradient_norm": _Signal("Gradient norm", "gradient norm"),
-    "gate": _Signal("Gates", "gate"),
+    "gradient_norm": _Signal("Gradient norm", "gradient norm", decades=True),
+    "gate": _Signal("Gate", "gate"),
 }
 
 
@@ -50,7 +51,7 @@ def signal_map(cycles: Sequence[CycleRecord], dense_counts: Sequence[int], *, si
     rows = signal_rows(cycles, dense_counts, signal=signal)
     layers, widest = len(dense_counts), 1 + max(row.group for row in rows)
     size = cell_size(layers, widest)
-    name, unit = SIGNALS.get(signal, _Signal(signal.replace("_", " ").capitalize(), signal.replace("_", " ")))
+    name, unit, decades = SIGNALS.get(signal, _Signal(signal.replace("_", " ").capitalize(), signal.replace("_", " ")))
     base = alt.Chart().encode(
         x=alt.X("group:O", title="attention group", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("layer:O", title="layer"),
@@ -68,7 +69,7 @@ def signal_map(cycles: Sequence[CycleRecord], dense_counts: Sequence[int], *, si
         opacity=1,
         color=VERMILLION,
     ).transform_filter("datum.cut")
-    amount = alt.Color("value:Q", title=unit, scale=_scale(measured), legend=LEGEND)
+    amount = alt.Color("value:Q", title=unit, scale=_scale(measured, decades=decades), legend=LEGEND)
     layers_shown = (
         squares.encode(color=alt.value(PALE)),
         there.mark_rect(stroke="white", strokeWidth=2 if large else 1).encode(color=amount),
@@ -117,6 +118,6 @@ def measured_signals(cycles: Sequence[CycleRecord]) -> list[str]:
     )
 
 
-def _scale(measured: Sequence[float]) -> alt.Scale:
+def _scale(measured: Sequence[float], *, decades: bool) -> alt.Scale:
     lowest, highest = min(measured), max(measured)
-    return alt.Scale(scheme=AMOUNTS, type="log" if 0 < lowest < highest / WIDE_RANGE else "linear")
+    return alt.Scale(scheme=AMOUNTS, type="log" if decades and 0 < lowest < highest / WIDE_RANGE else "linear")

@@ -106,8 +106,12 @@ def test_a_signal_has_its_value_its_unit_and_a_gap_where_a_group_is_gone():
     ("lowest", "kind"), [(1e-4, "log"), (0.5, "linear"), (0.0, "linear"), (-1.0, "linear"), (1.0, "linear")]
 )
 def test_importance_is_on_a_log_scale_only_where_it_spans_decades(lowest, kind):
-    chart = signal_map([cycle(1, signals={"importance": {0: {0: lowest, 1: 1.0}}})], [2], signal="importance")
-    assert encoding(chart, "color", "value")["scale"]["type"] == kind
+    signals = {name: {0: {0: lowest, 1: 1.0}} for name in ("importance", "entropy")}
+    types = [
+        encoding(signal_map([cycle(1, signals=signals)], [2], signal=name), "color", "value")["scale"]["type"]
+        for name in signals
+    ]
+    assert types == [kind, "linear"]
 
 
 def test_a_gates_line_breaks_where_its_group_is_not_there():
