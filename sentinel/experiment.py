@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
+from sentinel.controller.measurements import Measurements, Outcome
+from sentinel.controller.metrics import series
 from sentinel.events import CheckpointSaved, Finished, Phase, Reporter
 from sentinel.grow_spec import Grow
 from sentinel.heal_report import ExchangeObserver, HealingObserver
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs, check_inputs, load_inputs
-from sentinel.locating import NOTHING
-from sentinel.manifest import Sources, read_sources
+from sentinel.locating import NOTHING, locate
+from sentinel.manifest import Sources, model_folder, read_sources
 from sentinel.measuring import continue_prompts, measure, task_results
 from sentinel.memory_budget import MemoryBudget
 from sentinel.model_limits import ModelLimits
@@ -27,13 +29,13 @@ from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
 from sentinel.outputs import describe, write_checkpoint, write_unfinished
 from sentinel.pinning import pin, resolve_commits
+from sentinel.planning import Plan, Planner
 from sentinel.plasticity import Exchange
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
 from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
 from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
-from sentinel.pruning.schedule import progress_at
 from sentinel.result import (
     RESULT_FILE,
     CostRecord,
@@ -43,6 +45,7 @@ from sentinel.result import (
     Protocol,
     PrunedMeasurement,
     Result,
+    Signals,
     TaskResult,
 )
 from sentinel.spec import Spec
@@ -63,6 +66,7 @@ from sentinel.utils.checkpoints.cycle_state import (
 from sentinel.utils.metrics_log import MetricsLog
 from sentinel.utils.progress_tracker import ProgressTracker
 from sentinel.utils.series import read_series
+from sentinel.watching import healing_slope, measurements, signals_of
 
 STATE_FOLDER = "state"
 
@@ -116,6 +120,7 @@ def run(
             spec,
             inputs,
             sources=read_sources(pinned, fetched),
+            model_folder=model_folder(locate(pinned, fetched).model),
             commits=commits,
             output=output,
             reporter=log,
@@ -138,6 +143,7 @@ class _Run:
         inputs: Inputs,
         *,
         sources: Sources,
+        model_folder: Path,
         commits: Mapping[Source, str],
         output: Path,
         reporter: Reporter,
@@ -155,9 +161,11 @@ class _Run:
         self.sources = sources
         self.commits = commits
         self.steps = steps_per_cycle(spec.heal, inputs.training) if spec.heal else 0
-        if spec.grow:
-            self.steps += spec.grow.steps
-        tracker.plan(cycles=spec.prune.cycles, steps_per_cycle=self.steps)
+        exchange_steps = spec.grow.steps if spec.grow else 0
+        tracker.plan(cycles=spec.prune.cycles, steps_per_cycle=self.steps + exchange_steps)
+        self.planner = Planner(
+            spec, steps=self.steps, model_folder=model_folder, state=state.controller if state else None
+        )
         self.records = list(state.records) if state else []
         self._is_first = state is None
         self._dense: float | None = None
@@ -170,7 +178,7 @@ class _Run:
             self._tell_where(state)
 
     def _tell_where(self, state: CycleState) -> None:
-        where, cuts, steps = f"after cycle {state.cycle}", state.cycle, state.cycle * self.steps
+        where, cuts, steps = f"after cycle {state.cycle}", state.cycle, self._steps_taken()
         if state.healing:
             where = f"at step {state.healing.step} of healing cycle {state.cycle + 1}"
             cuts, steps = cuts + 1, steps + state.healing.step
@@ -197,6 +205,7 @@ class _Run:
             stressed = self._stressed()
         with self.tracker.phase(Phase.EXPORTING):
             form = write_checkpoint(self.spec, self.inputs, self.module, self.output / CHECKPOINT_FOLDER)
+            self.planner.save(self.output / CHECKPOINT_FOLDER)
         memory = budget.taken()
         self.tracker.message(memory.sentence())
         result = self._result(dense, pruned, tasks, stressed, form=form, memory=memory)
@@ -218,26 +227,61 @@ class _Run:
             return None
         return stress(self.inputs, self.module.model, section, seed=self.spec.seed, tell=self.tracker.message)
 
+    def _steps_taken(self) -> int:
+        return sum(record.healing_steps + record.exchange_steps for record in self.records)
+
     def _cycle(self, cycle: int) -> None:
-        record = self._healing.record if self._healing else self._cut(cycle)
-        if self.spec.heal:
-            if not (self._healing and self._healing.done):
-                record = record.model_copy(update={"loss": self._heal(record, self.spec.heal)})
-            if self.spec.grow and cycle < self.spec.prune.cycles and not self._gave_up(self.spec.grow):
-                record = self._grow(record, self.spec.grow, self.spec.heal)
-            self._healing = None
+        if self._healing:
+            record, plan = self._healing.record, self.planner.resumed(self.records, self._healing.record)
+        else:
+            record, plan = self._begin(cycle)
+        if plan.heal and not (self._healing and self._healing.done):
+            record = self._heal(record, plan.heal)
+        if plan.grow and plan.heal:
+            record = self._grow(record, plan, plan.grow, plan.heal)
+        self._healing = None
         self.records.append(record)
-        self.tracker.advance(cuts=cycle, steps=cycle * self.steps)
+        if plan.decision:
+            loss = mean_loss(self.module.model, self.inputs.held_out)
+            self.planner.learn(Outcome(cycle=cycle, loss=loss, steps=record.healing_steps))
+        self.tracker.advance(cuts=cycle, steps=self._steps_taken())
         self._save()
 
-    def _cut(self, cycle: int) -> CycleRecord:
-        """Measure and prune; the record of the cycle so far."""
+    def _begin(self, cycle: int) -> tuple[CycleRecord, Plan]:
+        """Look, plan and cut; the record of the cycle so far."""
+        if not (self.spec.grow or self.spec.controller):
+            plan = self.planner.scheduled(self.records)
+            return self._cut(cycle, plan), plan
+        with self.tracker.phase(Phase.MEASURING, cycle=cycle):
+            signals = signals_of(self.module, self.inputs.calibration)
+            plan = self.planner.plan(self.records, partial(self._measurements, signals))
+        record = self._cut(cycle, plan).model_copy(update={"signals": signals})
+        if plan.decision is None:
+            return record, plan
+        for name, value in series(plan.decision).items():
+            self.tracker.metric(name, value)
+        self.tracker.message(f"Cycle {cycle}: {plan.decision.reason}")
+        watched = mean_loss(self.module.model, self.inputs.held_out)
+        return record.model_copy(update={"decision": plan.decision, "watched_cut_loss": watched}), plan
+
+    def _measurements(self, signals: Signals, steps_left: int, progress: float, planned: float) -> Measurements:
+        return measurements(
+            self.module,
+            self.inputs,
+            signals,
+            self.records,
+            cycles=self.spec.prune.cycles,
+            steps_per_cycle=self.steps,
+            steps_left=steps_left,
+            progress=progress,
+            planned=planned,
+        )
+
+    def _cut(self, cycle: int, plan: Plan) -> CycleRecord:
         with self.tracker.phase(Phase.PRUNING, cycle=cycle):
             calibration = self._calibration()
-            selection = self._select(calibration, cycle)
-            removed, compensation = self.module.cut(
-                calibration, selection.cut, compensation=self.spec.prune.compensation
-            )
+            selection = self.module.select(calibration, plan.prune, before=plan.before, progress=plan.progress)
+            removed, compensation = self.module.cut(calibration, selection.cut, compensation=plan.prune.compensation)
             loss = self._held_out_loss("pruned")
         self.tracker.message(f"Cycle {cycle}: {self._summary(removed)}; held-out loss {loss:.4f}.")
         return CycleRecord(
@@ -254,13 +298,6 @@ class _Run:
     def _calibration(self) -> Calibration:
         seed = self.spec.seed + len(self.records)
         return self.module.calibration(self.inputs.calibration, self.spec.prune, seed=seed)
-
-    def _select(self, calibration: Calibration, cycle: int) -> Selection:
-        before, progress = self._progress(cycle - 1), self._progress(cycle)
-        return self.module.select(calibration, self.spec.prune, before=before, progress=progress)
-
-    def _progress(self, cycle: int) -> float:
-        return progress_at(cycle, cycles=self.spec.prune.cycles, schedule=self.spec.prune.schedule)
 
     def _cost(self, selection: Selection) -> CostRecord:
         measured = cost_for(self.spec.prune, self._calibration()).total
@@ -298,11 +335,11 @@ class _Run:
                 self.tracker.metric("dense_loss", self._dense)
         return self._dense
 
-    def _heal(self, record: CycleRecord, heal: Heal) -> float:
-        """The held-out loss behind it."""
-        cycle = record.cycle
+    def _heal(self, record: CycleRecord, heal: Heal) -> CycleRecord:
+        """The record with what came of its healing."""
+        cycle, steps = record.cycle, steps_per_cycle(heal, self.inputs.training)
         tuner = FineTuner(heal=heal, dense=self.inputs.dense)
-        observer = HealingObserver(self.tracker, cycle=cycle, steps_before=(cycle - 1) * self.steps)
+        observer = HealingObserver(self.tracker, cycle=cycle, steps_before=self._steps_taken())
         keeper = PeriodicKeeper(partial(self._save_healing, record), interval_s=self.save_interval_s)
         with self.tracker.phase(Phase.HEALING, cycle=cycle):
             tuner.fine_tune(
@@ -315,15 +352,24 @@ class _Run:
                 resume=self._training,
             )
             self._healing, self._training = None, None
-            return self._held_out_loss("healed")
+            loss = self._held_out_loss("healed")
+        slope = healing_slope(self.tracker.series["healing_loss"], steps=steps)
+        return record.model_copy(update={"loss": loss, "healing_steps": steps, "healing_slope": slope})
 
-    def _grow(self, record: CycleRecord, how: Grow, heal: Heal) -> CycleRecord:
-        """The record with what grew in the cycle, which is behind its healing."""
-        cycle, steps_before = record.cycle, record.cycle * self.steps - how.steps
+    def _grow(self, record: CycleRecord, plan: Plan, how: Grow, heal: Heal) -> CycleRecord:
+        """The record with what was exchanged in the cycle, which is behind its healing."""
+        cycle, steps_before = record.cycle, self._steps_taken() + record.healing_steps
         if self._healing is None:
-            self._save(Healing(record=record, step=self.steps - how.steps, done=True))
-        progress = self._progress(cycle)
-        exchange = Exchange(inputs=self.inputs, spec=self.spec, how=how, heal=heal, cycle=cycle, progress=progress)
+            self._save(Healing(record=record, step=record.healing_steps, done=True))
+        exchange = Exchange(
+            inputs=self.inputs,
+            spec=self.spec,
+            how=how,
+            heal=heal,
+            cycle=cycle,
+            progress=plan.progress,
+            layers=plan.grow_layers,
+        )
         with self.tracker.phase(Phase.GROWING, cycle=cycle):
             observer = ExchangeObserver(self.tracker, cycle=cycle, steps_before=steps_before)
             tried = exchange.attempt(self.module, observer)
@@ -333,14 +379,7 @@ class _Run:
             self.module, growth = tried
             self._held_out_loss("grown")
         self.tracker.message(f"Cycle {cycle}: grew {_numbers(growth.grown)}. {growth.reason}")
-        return record.model_copy(update={"growth": growth})
-
-    def _gave_up(self, how: Grow) -> bool:
-        """Whether so many exchanges in a row were undone that the spec wants no more."""
-        if how.patience is None:
-            return False
-        growths = [record.growth for record in self.records]
-        return len(growths) >= how.patience and not any(g is None or g.accepted for g in growths[-how.patience :])
+        return record.model_copy(update={"growth": growth, "exchange_steps": how.steps})
 
     def _held_out_loss(self, stage: str) -> float:
         """Of the model as it is; recorded under the stage's name with the divergence from the dense one."""
@@ -362,6 +401,7 @@ class _Run:
             records=self.records,
             commits=dict(self.commits),
             healing=healing,
+            controller=self.planner.state(),
             timings_s=dict(self.tracker.timings_s),
         )
         save_state(

@@ -216,7 +216,7 @@ def _training_windows(spec: Spec) -> int | None:
 
 def _held_out_windows(spec: Spec) -> int:
     """Of the training text, for what is judged on the way; evaluation's own text must not choose among weights."""
-    if spec.heal is None or (spec.heal.evaluate_every is None and spec.grow is None):
+    if spec.heal is None or not (spec.heal.evaluate_every or spec.grow or spec.controller):
         return 0
     return max(1, HELD_OUT_TOKENS // spec.data.sequence_length)
 

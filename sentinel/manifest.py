@@ -120,7 +120,7 @@ def read_sources(spec: Spec, fetched: Mapping[str, Path] = NOTHING) -> Sources:
     """
     model, data = locate(spec, fetched)
     domains = {f"{name}/": text for name, text in spec.evaluate.domains.items()}
-    folder = _model_folder(model)
+    folder = model_folder(model)
     files = (file for file in folder.iterdir() if file.suffix in _MODEL_SUFFIXES)
     return Sources(
         commit=folder.name if isinstance(model, HubModel) else None,
@@ -205,7 +205,8 @@ def _machine(device: str) -> Machine:
     return Machine(device=name, threads=torch.get_num_threads(), platform=platform.system())
 
 
-def _model_folder(model: ModelSource) -> Path:
+def model_folder(model: ModelSource) -> Path:
+    """Where a model that has been loaded lies."""
     if isinstance(model, PathModel):
         return Path(model.path).expanduser()
     if isinstance(model, BuiltinModel):

@@ -6,7 +6,7 @@ text; the one with the lower held-out loss goes on, so that an exchange which do
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ class Exchange:
         heal: How to learn.
         cycle: Counted from 1.
         progress: Share of the way to the target that is done: the size to come back to.
+        layers: Where groups may come; empty for anywhere.
     """
 
     inputs: Inputs
@@ -47,6 +48,7 @@ class Exchange:
     heal: Heal
     cycle: int
     progress: float
+    layers: Sequence[int] = ()
 
     def attempt(self, module: PruningModule, observer: Observer) -> tuple[PruningModule, GrowthRecord] | None:
         """The module to go on with, and what happened; None where nothing can grow.
@@ -62,6 +64,7 @@ class Exchange:
             prune=self.spec.prune,
             windows=self.inputs.calibration,
             seed=self._seed,
+            layers=self.layers,
         )
         if grown is None:
             return None

@@ -180,6 +180,10 @@ class DecisionRecord(_Value):
     reason: str
 
 
+# Name (`importance`, `entropy`, `utilisation`, `gradient_norm`, `gate`) → layer → attention group of the dense model.
+Signals = dict[str, dict[int, dict[int, float]]]
+
+
 class CycleRecord(_Value):
     """What one cycle did.
 
@@ -188,8 +192,12 @@ class CycleRecord(_Value):
         cost: Predicted and measured, against the goal.
         removed: Unit → layer → groups of the dense model cut in this cycle.
         evaluations: Candidates that the search measured.
-        signals: Name (`importance`, `entropy`, `utilisation`, `gradient_norm`, `gate`) → layer → attention group of
-            the dense model → what was measured before the cut.
+        healing_steps: Steps of its healing.
+        exchange_steps: Steps of its growth.
+        watched_cut_loss: Loss right after the cut on training text that is kept out of healing; None where nobody
+            decides by it.
+        healing_slope: Nats per token that a step of the last quarter of the healing won; None where it was too short.
+        signals: What was measured of every attention group before the cut, where something is decided by it.
         decision: What the controller decided; None without one.
         growth: What was grown; None where nothing was.
     """
@@ -202,7 +210,11 @@ class CycleRecord(_Value):
     loss_before_healing: float
     loss: float
     compensation: list[LayerCompensation]
-    signals: dict[str, dict[int, dict[int, float]]] = {}
+    healing_steps: int = 0
+    exchange_steps: int = 0
+    watched_cut_loss: float | None = None
+    healing_slope: float | None = None
+    signals: Signals = {}
     decision: DecisionRecord | None = None
     growth: GrowthRecord | None = None
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from sentinel.controller_spec import Controller
 from sentinel.data_spec import BuiltinData, DataSource, UploadData, UploadId
 from sentinel.errors import FieldError, SpecInvalid
 from sentinel.grow_spec import Grow
@@ -123,6 +124,9 @@ class Spec(Section):
     prune: Prune = Field(description="What to remove.")
     heal: Heal | None = Field(default_factory=Heal, description="Fine-tuning after each cut; null for none.")
     grow: Grow | None = Field(None, description="Groups that come back between two cuts; null for none.")
+    controller: Controller | None = Field(
+        None, description="Who decides about each cycle; null follows `prune.schedule`."
+    )
     evaluate: Evaluate = Field(default_factory=Evaluate, description="How to measure.")
     export: Export = Field(default_factory=Export, description="The form of the checkpoint.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="`auto` takes a GPU if any.")
@@ -156,6 +160,12 @@ class Spec(Section):
             raise ValueError("`grow` brings back single groups; prune `attention` and `mlp`, not whole `layer`s.")
         if self.grow.strategy == "entropy_gap" and self.prune.units != ["attention"]:
             raise ValueError("`entropy_gap` looks at attention only; use another strategy to grow these units.")
+        return self
+
+    @model_validator(mode="after")
+    def _can_decide(self) -> Self:
+        if self.controller and (self.heal is None or self.prune.cycles < 2):
+            raise ValueError("`controller` decides about cycles: it needs `heal`, and `prune.cycles` of 2 or more.")
         return self
 
     @model_validator(mode="before")

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sentinel import experiment
-from sentinel.errors import CheckpointInvalid, DataInvalid, ExportImpossible, SpecInvalid
+from sentinel.errors import CheckpointInvalid, ControllerStateInvalid, DataInvalid, ExportImpossible, SpecInvalid
 from sentinel.events import (
     CheckpointSaved,
     Finished,
@@ -25,12 +25,13 @@ from sentinel.inputs import load_inputs
 from sentinel.models.document_isolation import isolate_documents
 from sentinel.models.evaluation import mean_loss
 from sentinel.paths import BUILTIN_MODELS
+from sentinel.prune_spec import Target
 from sentinel.pruning.costs import cost_of
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.pruning.visualization.group_states import State, states_over_cycles
 from sentinel.pruning.visualization.reading import read_run
 from sentinel.result import Result
-from sentinel.spec import parse_spec
+from sentinel.spec import PathModel, parse_spec
 
 
 class Recorder:
@@ -522,3 +523,70 @@ def test_a_run_killed_at_its_growth_resumes_to_the_same_weights(grown, tmp_path,
     assert_same_weights(whole, tmp_path / "second")
     assert [r.model_dump() for r in resumed.cycles] == [r.model_dump() for r in result.cycles]
     assert (tmp_path / "second" / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+def controlled(**controller):
+    return spec(
+        grow={"steps": 2, "fraction": 0.2},
+        controller=controller,
+        prune__target={"sparsity": 0.6},
+        prune__cycles=4,
+        heal__steps=5,
+    )
+
+
+@pytest.fixture(scope="module", params=["rule", "learned"])
+def decided(request, tmp_path_factory):
+    document = controlled(kind=request.param)
+    output, recorder = tmp_path_factory.mktemp(request.param), Recorder()
+    return document, output, recorder, experiment.run(document, output=output, reporter=recorder)
+
+
+def test_a_controller_decides_about_every_cycle_and_ends_where_the_schedule_would(decided):
+    document, output, recorder, result = decided
+    plain = experiment.run(spec(prune__target={"sparsity": 0.6}), output=output / "plain", reporter=Recorder())
+    assert result.pruned.groups == plain.pruned.groups
+    decisions = [record.decision for record in result.cycles]
+    assert decisions[-1].progress == 1
+    assert [d.progress for d in decisions] == sorted(d.progress for d in decisions)
+    assert sum(record.healing_steps for record in result.cycles) <= 4 * document.heal.steps
+    assert [record.healing_steps for record in result.cycles] == [d.steps for d in decisions]
+    for record in result.cycles:
+        assert (record.growth is not None) <= (record.decision.grow > 0)
+        assert set(record.signals) == {"importance", "entropy", "utilisation", "gradient_norm", "gate"}
+        assert record.watched_cut_loss > 0
+    told = [event.text for event in recorder.of(MessageLogged)]
+    assert all(f"Cycle {record.cycle}: {record.decision.reason}" in told for record in result.cycles)
+    progress = [event.value for event in recorder.of(MetricRecorded) if event.name == "controller_progress"]
+    assert progress == [d.progress for d in decisions]
+    learned = document.controller.kind == "learned"
+    assert (output / "checkpoint" / "controller.json").is_file() == learned
+
+
+@pytest.mark.parametrize(
+    "last", [PhaseStarted(phase=Phase.HEALING, cycle=2), PhaseStarted(phase=Phase.PRUNING, cycle=3)]
+)
+def test_a_controlled_run_that_is_killed_decides_and_ends_as_it_would_have(decided, tmp_path, last):
+    document, whole, _, result = decided
+    first = KilledAt(last)
+    with pytest.raises(Killed):
+        experiment.run(document, output=tmp_path / "first", reporter=first)
+    state = Path(first.of(CheckpointSaved)[-1].directory)
+    resumed = experiment.run(document, output=tmp_path / "second", reporter=Recorder(), resume=state)
+    assert_same_weights(whole, tmp_path / "second")
+    assert [r.model_dump() for r in resumed.cycles] == [r.model_dump() for r in result.cycles]
+    assert (tmp_path / "second" / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+def test_a_later_run_starts_from_what_a_learned_controller_knew(decided, tmp_path):
+    document, output, _, _ = decided
+    again = controlled(kind="learned", state="checkpoint")
+    less = again.prune.model_copy(update={"target": Target(sparsity=0.3), "cycles": 2})
+    again = again.model_copy(update={"model": PathModel(path=str(output / "checkpoint")), "prune": less})
+    if document.controller.kind == "rule":
+        with pytest.raises(ControllerStateInvalid, match=r"no controller\.json"):
+            experiment.run(again, output=tmp_path, reporter=Recorder())
+        return
+    experiment.run(again, output=tmp_path, reporter=Recorder())
+    before, after = (json.loads((folder / "checkpoint/controller.json").read_text()) for folder in (output, tmp_path))
+    assert before != after

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -51,6 +51,7 @@ class CycleState(BaseModel):
         records: One per finished cycle.
         commits: Of the hub, by what was read there: the run goes on with the same, wherever a branch has moved.
         healing: The cycle after them, if it is being healed; what that needs lies in the training folder.
+        controller: What the controller has to remember; None without one.
         timings_s: Seconds per phase so far.
     """
 
@@ -62,6 +63,7 @@ class CycleState(BaseModel):
     records: list[CycleRecord]
     commits: dict[Source, str] = {}
     healing: Healing | None = None
+    controller: dict[str, Any] | None = None
     timings_s: dict[str, float]
 
 
