@@ -20,14 +20,14 @@ class Examples:
 
     def of(self, schema: Json, depth: int = 0) -> Any:  # noqa: ANN401 - whatever the schema describes
         """A value that the schema allows."""
-        if depth > DEEPEST:
-            return None
         for key in ("example", "const", "default"):
             if key in schema:
                 return schema[key]
         for key in ("examples", "enum"):
             if schema.get(key):
                 return schema[key][0]
+        if depth > DEEPEST:
+            return None
         if "$ref" in schema:
             return self.of(self._schemas[schema["$ref"].rpartition("/")[2]], depth + 1)
         for key in ("anyOf", "oneOf", "allOf"):

@@ -59,7 +59,7 @@ class Inputs:
     """Everything that is loaded before the first cycle; windows are (windows, sequence_length) on the device.
 
     Attributes:
-        calibration: The first windows of the training text.
+        calibration: Windows of the training text, evenly from all of it.
         held_out: The next ones, by which healing is measured; none where the spec does not ask for it.
         training: Those behind them, for healing and stress tests; none where the spec asks for neither.
         evaluation: Of text that neither of them holds.

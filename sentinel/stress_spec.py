@@ -50,6 +50,7 @@ class Stress(Section):
         default_factory=_programs,
         min_length=1,
         max_length=32,
+        examples=[{"programs": {"source": "builtin", "id": "programs"}}],
         description="Other texts, by a name of your choice, each a section like `data`.",
     )
     tokens: int = Field(8192, ge=8, description="Tokens of each domain's evaluation text, at most.")

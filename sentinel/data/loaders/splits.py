@@ -1,8 +1,8 @@
 """Windows for the uses of a run's text, none of which sees what another saw.
 
-Calibration takes the first windows of the training text, then healing those by which it is measured, and behind them
-those that it learns from. Evaluation has text of its own; what of it also occurs among the training documents that were
-read is left out. Knows nothing of models.
+Calibration takes windows of the training text evenly from all of it, healing in the same way those by which it is
+measured, and learns from the others. Evaluation has text of its own; what of it also occurs among the training
+documents that were read is left out. Knows nothing of models.
 """
 
 import hashlib
@@ -89,7 +89,9 @@ def _pack_unseen(unseen: "_Unseen", pack: Callable[[Iterable[str]], torch.Tensor
 def split_training(
     windows: torch.Tensor, *, calibration: int, held_out: int, heals: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The first `calibration` windows of (windows, sequence_length), the next `held_out`, and the rest, to heal on.
+    """From (windows, sequence_length): `calibration` windows, `held_out` others, and the rest, to heal on.
+
+    The first two are taken evenly from the whole text, in order: its beginning need not be like the rest of it.
 
     Raises:
         DataInvalid: The run heals, and none are left for it.
@@ -98,12 +100,23 @@ def split_training(
     if heals and len(windows) <= taken:
         measured = f", and healing keeps {held_out} to be measured by" if held_out else ""
         raise DataInvalid(
-            f"The training text fills {len(windows)} window(s) of {windows.shape[1]} tokens. Calibration takes the "
-            f"first {calibration}{measured}, which leaves none to heal on.",
+            f"The training text fills {len(windows)} window(s) of {windows.shape[1]} tokens. Calibration takes "
+            f"{calibration}{measured}, which leaves none to heal on.",
             next_step="Give more training text, lower `prune.calibration_sequences` or `data.sequence_length`, "
             "or set `heal: null`.",
         )
-    return windows[:calibration], windows[calibration:taken], windows[taken:]
+    taken = min(taken, len(windows))
+    picked = _evenly(taken, of=len(windows))
+    measured_by = torch.zeros(taken, dtype=torch.bool)
+    measured_by[_evenly(held_out, of=taken)] = True
+    left = torch.ones(len(windows), dtype=torch.bool)
+    left[picked] = False
+    return windows[picked[~measured_by]], windows[picked[measured_by]], windows[left]
+
+
+def _evenly(number: int, *, of: int) -> torch.Tensor:
+    """So many indices, ascending; not more than there are."""
+    return (torch.arange(number) * of).div(max(number, 1), rounding_mode="floor")
 
 
 class _Seen:

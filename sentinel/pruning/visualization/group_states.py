@@ -49,12 +49,15 @@ def _settle(groups: dict[int, State]) -> None:
 
 
 def _changes(record: CycleRecord, unit: Unit, layer: int) -> dict[int, State]:
-    """What a cycle cut and then grew in a layer."""
+    """What a cycle cut in a layer, and then exchanged."""
     cut = dict.fromkeys(record.removed.get(unit, {}).get(layer, ()), State.CUT)
     if record.growth is None:
         return cut
-    state = State.GROWN if record.growth.accepted else State.TRIED
-    return cut | dict.fromkeys(record.growth.grown.get(unit, {}).get(layer, ()), state)
+    came, went = (set(side.get(unit, {}).get(layer, ())) for side in (record.growth.grown, record.growth.removed))
+    if not record.growth.accepted:
+        return cut | dict.fromkeys(came, State.TRIED)
+    back = dict.fromkeys(came & went, State.TRIED)
+    return cut | back | dict.fromkeys(went - came, State.CUT) | dict.fromkeys(came - went, State.GROWN)
 
 
 def states_at_end(kept: Sequence[Iterable[int]], dense_counts: Sequence[int]) -> list[GroupState]:

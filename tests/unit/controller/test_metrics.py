@@ -29,7 +29,16 @@ def decisions():
 
 
 GROWTH = GrowthRecord(
-    strategy="random", grown={}, gains={}, accepted=False, loss_before=2.3, loss_after=2.4, reason="No."
+    strategy="random",
+    grown={},
+    removed={},
+    gains={},
+    accepted=False,
+    loss_before=2.3,
+    loss_grown=2.3,
+    loss_after=2.4,
+    loss_without=2.3,
+    reason="No.",
 )
 
 

@@ -19,15 +19,29 @@ from sentinel.utils.series import Point
 HOSTILE = '</text><script>alert(1)</script> & "quoted"'
 
 
-def cycle(number, *, removed=None, grown=None, accepted=True, signals=None, decision=None, measured=0.0, loss=1.0):
-    """A record; `removed` and `grown` are layer → attention groups."""
+def cycle(
+    number,
+    *,
+    removed=None,
+    grown=None,
+    swapped=None,
+    accepted=True,
+    signals=None,
+    decision=None,
+    measured=0.0,
+    loss=1.0,
+):
+    """A record; `removed`, `grown` and `swapped`, which went for what grew, are layer → attention groups."""
     growth = grown and GrowthRecord(
         strategy="random",
         grown={"attention": grown},
+        removed={"attention": swapped or {}},
         gains={},
         accepted=accepted,
         loss_before=1.2,
+        loss_grown=1.1,
         loss_after=1.1,
+        loss_without=1.15,
         reason="It paid | so it stayed.",
     )
     return CycleRecord(

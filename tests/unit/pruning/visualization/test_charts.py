@@ -237,6 +237,8 @@ def test_decisions_carry_their_reasons_and_the_panels_that_say_something():
         "progress": 0.25,
         "grow": 0.1,
         "steps": 10,
+        "protected_layers": [],
+        "grow_layers": [],
         "reason": "The loss stands still.",
         "measured": "loss 1.25",
     }

@@ -21,6 +21,15 @@ def test_what_did_not_pay_is_taken_out_again():
     assert [of_cycle(states, n)[0, 0] for n in (1, 2, 3)] == [State.CUT, State.TRIED, State.GONE]
 
 
+def test_what_went_in_exchange_is_cut_and_what_came_for_nothing_was_tried():
+    cycles = [cycle(1, removed={0: [0, 1]}), cycle(2, grown={0: [0, 1]}, swapped={0: [1, 2]})]
+    after = of_cycle(states_over_cycles(cycles, [3], "attention"), 2)
+    assert after == {(0, 0): State.GROWN, (0, 1): State.TRIED, (0, 2): State.CUT}
+    undone = [cycles[0], cycle(2, grown={0: [0]}, swapped={0: [2]}, accepted=False)]
+    after = of_cycle(states_over_cycles(undone, [3], "attention"), 2)
+    assert after == {(0, 0): State.TRIED, (0, 1): State.GONE, (0, 2): State.KEPT}
+
+
 def test_a_fresh_group_is_there_from_its_cycle_on():
     states = states_over_cycles([cycle(1), cycle(2, grown={0: [2]}), cycle(3, removed={0: [2]})], [2], "attention")
     assert [of_cycle(states, n).get((0, 2)) for n in (1, 2, 3)] == [None, State.GROWN, State.CUT]
