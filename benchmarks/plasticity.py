@@ -5,7 +5,8 @@ optimiser steps in all; those of an exchange's copy, which the run only compares
 
 - one_shot: one cut, then all steps;
 - iterative: several cuts by the cubic schedule, the steps between them;
-- grow: the same, and after every healing but the last an exchange, by each growth strategy.
+- grow: the same, and after every healing but the last an exchange, by each growth strategy;
+- controller: the iterative arm, but a controller by rule decides about its cycles.
 
 `loss` is in nats per token and `kl` is KL(dense ‖ model) on text that nothing was chosen or learnt on: means over the
 seeds, which change the calibration's draws, the order of the text and whatever a strategy draws. `spread` is the
@@ -35,7 +36,7 @@ from sentinel.spec import parse_spec
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 MODELS = ("stories260K", "babyllama-tok361")
 GROWTHS = tuple(name for name in get_args(GrowthName) if name != "entropy_gap")  # which knows attention only
-ARMS = ("one_shot", "iterative", *GROWTHS)
+ARMS = ("one_shot", "iterative", *GROWTHS, "controller")
 
 
 class Quiet:
@@ -73,6 +74,7 @@ def document(model: str, arm: str, seed: int, options: argparse.Namespace) -> di
         "grow": {"strategy": arm, "steps": options.growth_steps, "fraction": options.fraction}
         if arm in GROWTHS
         else None,
+        "controller": {"kind": "rule"} if arm == "controller" else None,
         "evaluate": {"tokens": options.evaluation_tokens, "prompts": []},
         "device": "cpu",
         "seed": seed,
@@ -157,7 +159,8 @@ def main() -> None:
     for model, of_model in found.items():
         title = f"{model}: dense {of_model['dense_loss']:.4f}, {options.steps} steps of {options.batch_tokens} tokens"
         table = Table("", "loss", "± over seeds", "KL", "parameters", "exchanges stood", title=title)
-        arms = {name: of_model[name] for name in ("one_shot", "iterative") if name in of_model} | of_model["grow"]
+        arms = {name: row for name, row in of_model.items() if isinstance(row, dict) and name != "grow"}
+        arms |= of_model["grow"]
         for name, row in arms.items():
             stood = f"{row['accepted']} of {row['exchanges']}"
             size = f"{row['size']:,.0f}"

@@ -349,7 +349,7 @@ def test_isolated_documents_stay_so_from_calibration_to_evaluation(tmp_path, mod
     mixed = mean_loss(reloaded, inputs.evaluation)
     isolate_documents(reloaded, inputs.tokenizer.bos_token_id)
     assert mean_loss(reloaded, inputs.evaluation) == pytest.approx(result.pruned.loss, rel=1e-5)
-    assert mixed != pytest.approx(result.pruned.loss, rel=1e-4)
+    assert mixed != pytest.approx(result.pruned.loss, rel=3e-5)
 
 
 def layers_of(document):

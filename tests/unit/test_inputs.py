@@ -137,9 +137,11 @@ def test_calibration_healing_and_evaluation_share_nothing(tmp_path):
     loaded = loaded_from(tmp_path, [*STORIES, *STORIES[:3], *STORIES[3:6]], heal=heal)
     assert loaded.calibration.shape == loaded.training.shape == (2, 32)
     every = loaded_from(tmp_path, [*STORIES, *STORIES[:3], *STORIES[3:6]], heal={"epochs": 1})
-    assert torch.equal(every.calibration, loaded.calibration)
-    assert torch.equal(every.training[:2], loaded.training)
+    assert every.calibration.shape == (2, 32)
     assert len(every.training) > 2
+    for inputs in (loaded, every):
+        rows = torch.cat([inputs.calibration, inputs.training])
+        assert len(rows.unique(dim=0)) == len(rows)
     assert loaded.text == "last 50% of train.txt, without 6 document(s) that are training documents too"
 
 
