@@ -28,8 +28,8 @@ SHOWN = ("taylor", 450_000)
 HEAD = """# Gallery
 
 Every picture that real runs of the built-in model have, as `make gallery` has drawn them: {runs} runs of {cycles}
-cycles, by {strategies}, down to {parameters} of {dense:,} parameters, healed {steps} steps a cycle. What each
-shows is in [pictures.md](pictures.md).
+cycles, by {strategies}, down to {parameters} of {dense:,} parameters, healed {steps} steps a
+cycle, with an exchange behind each but the last. What each shows is in [pictures.md](pictures.md).
 
 ## One run: {shown}, {target:,} parameters
 
@@ -37,7 +37,7 @@ shows is in [pictures.md](pictures.md).
 """
 
 
-def spec(strategy: str, parameters: int) -> dict[str, Any]:
+def spec(strategy: str, parameters: int, *, controlled: bool = False) -> dict[str, Any]:
     """One of the runs."""
     return {
         "model": "builtin/llama",
@@ -54,6 +54,8 @@ def spec(strategy: str, parameters: int) -> dict[str, Any]:
             "calibration_sequences": 32,
         },
         "heal": {"steps": 60, "batch_tokens": 512, "learning_rate": 5e-4, "evaluate_every": 15},
+        "grow": {"steps": 20, "fraction": 0.1},
+        "controller": {"kind": "rule"} if controlled else None,
         "evaluate": {"tokens": 8192},
         "device": "cpu",
     }
@@ -64,26 +66,32 @@ def main() -> None:
     images = DOCS / "images"
     with tempfile.TemporaryDirectory() as folder:
         runs = dict(_runs(Path(folder)))
+        decided = _run(Path(folder) / "controlled", spec(*SHOWN, controlled=True))
         shown = runs[_name(*SHOWN)]
         table = _before_and_after(Path(folder) / _name(*SHOWN))
     of_one, of_all = charts_of_run(*shown), charts_of_runs(runs)
+    decisions = {name: chart for name, chart in charts_of_run(*decided).items() if name == "decisions"}
     for old in images.glob("*"):
         old.unlink()
     with tempfile.TemporaryDirectory() as drawn:
-        write_charts(of_one | of_all, Path(drawn))
+        write_charts(of_one | of_all | decisions, Path(drawn))
         images.mkdir(exist_ok=True)
         for file in Path(drawn).glob("*.png"):
             shutil.copyfile(file, images / file.name)
-    (DOCS / "gallery.md").write_text(_page(shown, table, of_one, of_all), encoding="utf-8")
+    (DOCS / "gallery.md").write_text(_page(shown, table, of_one, of_all, decisions), encoding="utf-8")
 
 
 def _runs(folder: Path) -> Iterator[tuple[str, RecordedRun]]:
     for strategy in STRATEGIES:
         for parameters in PARAMETERS:
             name = _name(strategy, parameters)
-            with ProgressDisplay(Console()) as display:
-                experiment.run(parse_spec(spec(strategy, parameters)), output=folder / name, reporter=display)
-            yield name, read_run(folder / name)
+            yield name, _run(folder / name, spec(strategy, parameters))
+
+
+def _run(folder: Path, document: dict[str, Any]) -> RecordedRun:
+    with ProgressDisplay(Console()) as display:
+        experiment.run(parse_spec(document), output=folder, reporter=display)
+    return read_run(folder)
 
 
 def _name(strategy: str, parameters: int) -> str:
@@ -96,7 +104,13 @@ def _before_and_after(run: Path) -> str:
     return card.partition("## Before and after\n\n")[2].partition("\n## ")[0].strip()
 
 
-def _page(shown: RecordedRun, table: str, of_one: Mapping[str, Chart], of_all: Mapping[str, Chart]) -> str:
+def _page(
+    shown: RecordedRun,
+    table: str,
+    of_one: Mapping[str, Chart],
+    of_all: Mapping[str, Chart],
+    decisions: Mapping[str, Chart],
+) -> str:
     strategy, target = SHOWN
     wanted = parse_spec(spec(*SHOWN))
     head = HEAD.format(
@@ -110,7 +124,16 @@ def _page(shown: RecordedRun, table: str, of_one: Mapping[str, Chart], of_all: M
         target=target,
         table=table,
     )
-    return "\n".join([head, *map(_section, of_one.items()), "## All runs\n", *map(_section, of_all.items())])
+    return "\n".join(
+        [
+            head,
+            *map(_section, of_one.items()),
+            "## The same run, controlled by rule\n",
+            *map(_section, decisions.items()),
+            "## All runs\n",
+            *map(_section, of_all.items()),
+        ]
+    )
 
 
 def _section(drawn: tuple[str, Chart]) -> str:

@@ -363,10 +363,10 @@ class _Run:
             self._save(Healing(record=record, step=record.healing_steps, done=True))
         exchange = Exchange(
             inputs=self.inputs,
-            spec=self.spec,
+            prune=plan.prune,
             how=how,
             heal=heal,
-            cycle=cycle,
+            seed=self.spec.seed + cycle,
             progress=plan.progress,
             layers=plan.grow_layers,
         )

@@ -240,15 +240,15 @@ def _growth(cycles: Sequence[CycleRecord]) -> str:
                 for unit, layers in record.growth.grown.items()
                 for layer, groups in layers.items()
             ),
-            "stayed" if record.growth.accepted else "taken out again",
-            f"{record.growth.loss_before:.4f}",
+            "stands" if record.growth.accepted else "undone",
             f"{record.growth.loss_after:.4f}",
+            f"{record.growth.loss_without:.4f}",
             _plain(record.growth.reason),
         ]
         for record in cycles
         if record.growth
     ]
-    header = ["cycle", "strategy", "groups", "outcome", "loss before", "loss after", "reason"]
+    header = ["cycle", "strategy", "groups", "outcome", "loss with", "loss without", "reason"]
     return _table(header, rows) if rows else ""
 
 

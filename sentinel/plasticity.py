@@ -15,6 +15,8 @@ from sentinel.grow_spec import Grow
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs
 from sentinel.models.evaluation import mean_loss
+from sentinel.prune_spec import Prune
+from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
 from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.fine_tuning.optimization import factors_of_groups
@@ -22,7 +24,6 @@ from sentinel.pruning.growth.growing import Grown, grow
 from sentinel.pruning.levels import cost_for
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.result import GrowthRecord
-from sentinel.spec import Spec
 
 # A record goes through the database with every cycle; so many promises of neurons nobody reads there.
 MOST_GAINS = 1000
@@ -34,19 +35,19 @@ class Exchange:
 
     Attributes:
         inputs: The dense model and the text.
-        spec: Says what is pruned.
+        prune: How to cut back.
         how: How to grow.
         heal: How to learn.
-        cycle: Counted from 1.
+        seed: Of what is drawn, and of the order of the text.
         progress: Share of the way to the target that is done: the size to come back to.
         layers: Where groups may come; empty for anywhere.
     """
 
     inputs: Inputs
-    spec: Spec
+    prune: Prune
     how: Grow
     heal: Heal
-    cycle: int
+    seed: int
     progress: float
     layers: Sequence[int] = ()
 
@@ -61,9 +62,9 @@ class Exchange:
             module,
             self.inputs.dense,
             how=self.how,
-            prune=self.spec.prune,
+            prune=self.prune,
             windows=self.inputs.calibration,
-            seed=self._seed,
+            seed=self.seed,
             layers=self.layers,
         )
         if grown is None:
@@ -93,10 +94,6 @@ class Exchange:
         )
         return (grown.module if accepted else without), record
 
-    @property
-    def _seed(self) -> int:
-        return self.spec.seed + self.cycle
-
     def _held_out_loss(self, module: PruningModule) -> float:
         return mean_loss(module.model, self.inputs.held_out)
 
@@ -117,21 +114,21 @@ class Exchange:
         FineTuner(heal=short, dense=self.inputs.dense).fine_tune(
             module.model,
             self.inputs.training,
-            seed=self._seed + half,
+            seed=self.seed + half,
             factors=factors,
             factor_warmup=round(self.how.warmup_fraction * steps),
             observer=observer,
         )
 
+    def _calibration(self, module: PruningModule) -> Calibration:
+        return module.calibration(self.inputs.calibration, self.prune, seed=self.seed)
+
     def _cost(self, module: PruningModule) -> float:
-        prune = self.spec.prune
-        return cost_for(prune, module.calibration(self.inputs.calibration, prune, seed=self._seed)).total
+        return cost_for(self.prune, self._calibration(module)).total
 
     def _cut_back(self, module: PruningModule, *, size: float) -> dict[str, dict[int, list[int]]]:
         """Remove as much as came; what went."""
-        prune = self.spec.prune
-        calibration = module.calibration(self.inputs.calibration, prune, seed=self._seed)
-        progress = self.progress
+        prune, progress, calibration = self.prune, self.progress, self._calibration(module)
         if prune.target.kind != "sparsity":  # its share is counted from the dense model, others' from what is left
             cost = cost_for(prune, calibration).total
             progress = min(1.0, (cost - size) / (cost - prune.target.value))

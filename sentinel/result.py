@@ -160,8 +160,8 @@ class DecisionRecord(_Value):
 
     Attributes:
         action: `prune`, `hold`, `heal` or `grow`: what stands out in it.
-        progress: Share of the way to the target that shall be done at the end of the cycle; where something grows, the
-            cut goes further by as much.
+        progress: Share of the way to the target that shall be done at the end of the cycle; what grows is exchanged
+            and leaves it as it is.
         grow: Share of the dense model's groups that shall grow; 0 for none.
         steps: Healing steps of the cycle.
         protected_layers: Layers that lose nothing in this cycle, beside those that never do.

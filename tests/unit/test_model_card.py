@@ -248,9 +248,9 @@ def test_the_card_tells_decisions_and_growth_with_their_reasons(finished, inputs
     ]
     card = rewritten(finished, tmp_path, document(inputs), cycles=cycles)
     assert "| 1 | prune | 25% | 0.0% | 1,200 | A \\| reason. |" in card
-    grown = "1.2000 | 1.1000 | It paid \\| so it stayed. |"
-    assert f"| 2 | random | attention, layer 1: 0-1, 4 | stayed | {grown}" in card
-    assert f"| 3 | random | attention, layer 0: 2 | taken out again | {grown}" in card
+    grown = "1.1000 | 1.1500 | It paid \\| so it stayed. |"
+    assert f"| 2 | random | attention, layer 1: 0-1, 4 | stands | {grown}" in card
+    assert f"| 3 | random | attention, layer 0: 2 | undone | {grown}" in card
 
 
 def test_a_run_without_a_controller_has_no_words_of_it(card):

@@ -44,7 +44,7 @@ def exchange(target, **grow):
     module = PruningModule(copy.deepcopy(inputs.dense), inputs.family)
     calibration = module.calibration(inputs.calibration, spec.prune, seed=0)
     module.cut(calibration, module.select(calibration, spec.prune).cut, compensation="least_squares")
-    return module, Exchange(inputs=inputs, spec=spec, how=spec.grow, heal=spec.heal, cycle=1, progress=1.0)
+    return module, Exchange(inputs=inputs, prune=spec.prune, how=spec.grow, heal=spec.heal, seed=1, progress=1.0)
 
 
 @pytest.mark.parametrize("target", [{"sparsity": 0.5}, {"parameters": 600_000}])
