@@ -4,7 +4,7 @@ One YAML or JSON document says the same for `sentinel run`, `sentinel submit` an
 `POST /v1/jobs`. Unknown keys are refused; everything but `model` and `prune.target` has a default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +20,7 @@ from sentinel.prune_spec import Prune, Section
 from sentinel.stress_spec import Stress
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+MOST_MISTAKES = 100
 
 
 class HubModel(Section):
@@ -196,15 +197,20 @@ def parse_spec(document: Any) -> Spec:  # noqa: ANN401 - whatever was parsed fro
         return Spec.model_validate(document)
     except ValidationError as invalid:
         errors = field_errors(invalid, document)
-        raise SpecInvalid(f"The spec has {len(errors)} mistake(s).", errors=errors) from invalid
+        raise SpecInvalid(mistakes("spec", errors), errors=errors) from invalid
 
 
 def field_errors(invalid: ValidationError, document: Any) -> list[FieldError]:  # noqa: ANN401 - whatever was validated
-    """Every mistake that Pydantic found in a document."""
-    return [
-        FieldError(pointer=_pointer(error["loc"], document), code=error["type"], message=error["msg"])
-        for error in invalid.errors(include_url=False)
-    ]
+    """The mistakes that Pydantic found in a document, the first 100: nobody mends more at a time."""
+    found = invalid.errors(include_url=False, include_context=False, include_input=False)[:MOST_MISTAKES]
+    return [FieldError(pointer=_pointer(e["loc"], document), code=e["type"], message=e["msg"]) for e in found]
+
+
+def mistakes(where: str, errors: Sequence[FieldError]) -> str:
+    """How many there are, in a sentence."""
+    if len(errors) < MOST_MISTAKES:
+        return f"The {where} has {len(errors)} mistake(s)."
+    return f"The {where} has {MOST_MISTAKES} mistakes or more; these are the first."
 
 
 def json_pointer(*parts: object) -> str:

@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator
 
 from sentinel.errors import FieldError, SpecInvalid
 from sentinel.prune_spec import Section
-from sentinel.spec import Spec, field_errors, json_pointer, parse_spec
+from sentinel.spec import Spec, field_errors, json_pointer, mistakes, parse_spec
 from sentinel.spec_fields import set_field
 
 LARGEST_SWEEP = 500  # points: they are checked and stored in one request
@@ -113,7 +113,7 @@ def parse_sweep(
     if sweep is not None:
         errors += [located for error, places in found.items() for located in _located(error, places, sweep.grid)]
     if sweep is None or errors:
-        raise SweepInvalid(f"The sweep has {len(errors)} mistake(s).", errors=errors)
+        raise SweepInvalid(mistakes("sweep", errors), errors=errors)
     return sweep, points
 
 

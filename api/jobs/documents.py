@@ -33,6 +33,7 @@ from sentinel.spec import (
     Spec,
     UploadModel,
     json_pointer,
+    mistakes,
     model_section,
     parse_spec,
 )
@@ -90,7 +91,7 @@ def check(document: Any, *, roots: Sequence[Path]) -> Spec:  # noqa: ANN401 - wh
 
 
 def _all_of(*errors: FieldError) -> SpecInvalid:
-    return SpecInvalid(f"The spec has {len(errors)} mistake(s).", errors=errors)
+    return SpecInvalid(mistakes("spec", errors), errors=errors)
 
 
 def _unfit_for_a_service(document: Any) -> Iterator[FieldError]:  # noqa: ANN401 - valid or not

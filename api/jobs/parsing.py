@@ -14,7 +14,7 @@ from typing import Any, Never
 import yaml
 
 DEEPEST = 32
-MOST_VALUES = 2000  # a spec has some hundred, a sweep 500 points at most
+MOST_VALUES = 1000  # a spec has some hundred, a sweep 500 points at most
 LONGEST_YAML = 64 * 1024  # characters; a parser of YAML takes ten times as long as one of JSON
 LONGEST_NUMBER = 64  # characters; YAML 1.1 also reads 1:20:30, at a cost that is quadratic in the number of parts
 COMMAS_OF_PROSE = 10  # for each value that may be there: a body of 1 MiB with more commas is no text

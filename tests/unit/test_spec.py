@@ -180,3 +180,10 @@ def test_a_dataset_id_is_no_folder(name):
 )
 def test_only_what_is_fetched_needs_a_network(sections, needed):
     assert parse_spec(MINIMAL | sections).needs_network is needed
+
+
+def test_of_very_many_mistakes_the_first_are_told():
+    with pytest.raises(SpecInvalid, match="100 mistakes or more; these are the first") as caught:
+        parse_spec({f"field_{number}": 1 for number in range(990)})
+    assert [error.pointer for error in caught.value.errors][:4] == ["/model", "/prune", "/field_0", "/field_1"]
+    assert len(caught.value.errors) == 100
