@@ -17,12 +17,13 @@ MOST_TOKENS = 512
 
 
 def signals_of(module: PruningModule, windows: torch.Tensor) -> Signals:
-    """What every attention group of the model does, by its index in the dense model."""
+    """What every attention group of the model does, by its index in the dense model; it has no gates to tell of."""
     measured = measure_signals(module.model, module.family, windows[:, :MOST_TOKENS]).by_name()
     kept = module.kept["attention"]
     return {
         name: {layer: {kept[layer][at]: value for at, value in groups.items()} for layer, groups in layers.items()}
         for name, layers in measured.items()
+        if name != "gate"
     }
 
 

@@ -553,7 +553,7 @@ def test_a_controller_decides_about_every_cycle_and_ends_where_the_schedule_woul
     assert [record.healing_steps for record in result.cycles] == [d.steps for d in decisions]
     for record in result.cycles:
         assert (record.growth is not None) <= (record.decision.grow > 0)
-        assert set(record.signals) == {"importance", "entropy", "utilisation", "gradient_norm", "gate"}
+        assert set(record.signals) == {"importance", "entropy", "utilisation", "gradient_norm"}
         assert record.watched_cut_loss > 0
     told = [event.text for event in recorder.of(MessageLogged)]
     assert all(f"Cycle {record.cycle}: {record.decision.reason}" in told for record in result.cycles)
