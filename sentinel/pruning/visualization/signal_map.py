@@ -32,7 +32,7 @@ class _Signal(NamedTuple):
 
 
 SIGNALS = {
-    "importance": _Signal("Importance", "importance, as the strategy measures it", decades=True),
+    "importance": _Signal("Importance", "importance, |∂loss / ∂gate| (nats per token)", decades=True),
     "entropy": _Signal("Attention entropy", "entropy of attention (nats)"),
     "utilisation": _Signal("Utilisation", "share of the layer's output energy"),
     "gradient_norm": _Signal("Gradient norm", "gradient norm", decades=True),
