@@ -40,6 +40,7 @@ from sentinel.result import (
     RESULT_FILE,
     CostRecord,
     CycleRecord,
+    DecisionRecord,
     Measurement,
     Memory,
     Protocol,
@@ -255,14 +256,18 @@ class _Run:
         with self.tracker.phase(Phase.MEASURING, cycle=cycle):
             signals = signals_of(self.module, self.inputs.calibration)
             plan = self.planner.plan(self.records, partial(self._measurements, signals))
-        record = self._cut(cycle, plan).model_copy(update={"signals": signals})
-        if plan.decision is None:
-            return record, plan
-        for name, value in series(plan.decision).items():
+            if plan.decision:
+                self._tell(cycle, plan.decision)
+        record = self._cut(cycle, plan)
+        watched = mean_loss(self.module.model, self.inputs.held_out) if plan.decision else None
+        return record.model_copy(
+            update={"signals": signals, "decision": plan.decision, "watched_cut_loss": watched}
+        ), plan
+
+    def _tell(self, cycle: int, decision: DecisionRecord) -> None:
+        for name, value in series(decision).items():
             self.tracker.metric(name, value)
-        self.tracker.message(f"Cycle {cycle}: {plan.decision.reason}")
-        watched = mean_loss(self.module.model, self.inputs.held_out)
-        return record.model_copy(update={"decision": plan.decision, "watched_cut_loss": watched}), plan
+        self.tracker.message(f"Cycle {cycle}: {decision.reason}")
 
     def _measurements(self, signals: Signals, steps_left: int, progress: float, planned: float) -> Measurements:
         return measurements(

@@ -131,7 +131,7 @@ class Exchange:
         prune, progress, calibration = self.prune, self.progress, self._calibration(module)
         if prune.target.kind != "sparsity":  # its share is counted from the dense model, others' from what is left
             cost = cost_for(prune, calibration).total
-            progress = min(1.0, (cost - size) / (cost - prune.target.value))
+            progress = (cost - size) / (cost - prune.target.value) if cost > prune.target.value else 0.0
         selection = module.select(calibration, prune, progress=progress)
         removed, _ = module.cut(calibration, selection.cut, compensation=prune.compensation)
         return {unit: dict(layers) for unit, layers in removed.items()}
