@@ -15,7 +15,6 @@ class HealingObserver(Observer):
 
     def __init__(self, tracker: ProgressTracker, *, cycle: int, steps_before: int) -> None:
         self._tracker, self._cycle, self._steps_before = tracker, cycle, steps_before
-        self._last = 0
 
     def stepped(self, step: int, loss: float) -> None:
         """Progress and the loss."""
@@ -29,14 +28,3 @@ class HealingObserver(Observer):
     def noticed(self, text: str) -> None:
         """A warning."""
         self._tracker.message(text, level="warning")
-
-
-class ExchangeObserver(HealingObserver):
-    """Of the steps between a cycle's healing and the next cut, which are learnt in two goes."""
-
-    def stepped(self, step: int, loss: float) -> None:
-        """As of one healing: the second go counts on."""
-        if step <= self._last:
-            self._steps_before += self._last
-        self._last = step
-        super().stepped(step, loss)

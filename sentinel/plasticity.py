@@ -6,11 +6,12 @@ text; the one with the lower held-out loss goes on, so that an exchange which do
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from sentinel.errors import SpecInvalid
 from sentinel.grow_spec import Grow
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs
@@ -51,12 +52,14 @@ class Exchange:
     progress: float
     layers: Sequence[int] = ()
 
-    def attempt(self, module: PruningModule, observer: Observer) -> tuple[PruningModule, GrowthRecord] | None:
-        """The module to go on with, and what happened; None where nothing can grow.
+    def attempt(
+        self, module: PruningModule, observer_after: Callable[[int], Observer]
+    ) -> tuple[PruningModule, GrowthRecord] | None:
+        """The module to go on with, and what happened; None where nothing can come, or nothing go for it.
 
         Args:
             module: Is left as it is.
-            observer: Hears of every step of the exchange.
+            observer_after: From the exchange's steps so far to who hears of the next ones.
         """
         grown = grow(
             module,
@@ -67,16 +70,16 @@ class Exchange:
             seed=self.seed,
             layers=self.layers,
         )
-        if grown is None:
+        if grown is None or not self._has_a_way_back(grown.module, size=self._cost(module)):
             return None
         loss_before = self._held_out_loss(module)
         without = _copy(module)
         for half in (0, 1):
             self._learn(without, half, Observer())
-        self._learn(grown.module, 0, observer, factors=self._factors(grown))
+        self._learn(grown.module, 0, observer_after(0), factors=self._factors(grown))
         loss_grown = self._held_out_loss(grown.module)
         removed = self._cut_back(grown.module, size=self._cost(module))
-        self._learn(grown.module, 1, observer)
+        self._learn(grown.module, 1, observer_after(halves(self.how.steps)[0]))
         loss_after, loss_without = self._held_out_loss(grown.module), self._held_out_loss(without)
         accepted = loss_after < loss_without
         record = GrowthRecord(
@@ -126,15 +129,28 @@ class Exchange:
     def _cost(self, module: PruningModule) -> float:
         return cost_for(self.prune, self._calibration(module)).total
 
+    def _has_a_way_back(self, module: PruningModule, *, size: float) -> bool:
+        """Whether as much can go as came: it may have come where nothing may go, and the rest be at its floors."""
+        calibration = self._calibration(module)
+        try:
+            module.plan(calibration, self.prune, progress=self._way_back(calibration, size=size))
+        except SpecInvalid:
+            return False
+        return True
+
     def _cut_back(self, module: PruningModule, *, size: float) -> dict[str, dict[int, list[int]]]:
         """Remove as much as came; what went."""
-        prune, progress, calibration = self.prune, self.progress, self._calibration(module)
-        if prune.target.kind != "sparsity":  # its share is counted from the dense model, others' from what is left
-            cost = cost_for(prune, calibration).total
-            progress = (cost - size) / (cost - prune.target.value) if cost > prune.target.value else 0.0
-        selection = module.select(calibration, prune, progress=progress)
-        removed, _ = module.cut(calibration, selection.cut, compensation=prune.compensation)
+        calibration = self._calibration(module)
+        selection = module.select(calibration, self.prune, progress=self._way_back(calibration, size=size))
+        removed, _ = module.cut(calibration, selection.cut, compensation=self.prune.compensation)
         return {unit: dict(layers) for unit, layers in removed.items()}
+
+    def _way_back(self, calibration: Calibration, *, size: float) -> float:
+        """Share of the way to the target at which the model has this size again."""
+        if self.prune.target.kind == "sparsity":  # its share is counted from the dense model, others' from what is left
+            return self.progress
+        cost, target = cost_for(self.prune, calibration).total, self.prune.target.value
+        return (cost - size) / (cost - target) if cost > target else 0.0
 
 
 def halves(steps: int) -> tuple[int, int]:

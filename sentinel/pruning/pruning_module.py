@@ -144,8 +144,13 @@ class PruningModule:
             evaluations=evaluations,
         )
 
-    def plan(self, calibration: Calibration, prune: Prune) -> dict[Unit, list[int]]:
+    def plan(self, calibration: Calibration, prune: Prune, *, progress: float = 1.0) -> dict[Unit, list[int]]:
         """Groups per unit and layer that even counts would leave, found without any score.
+
+        Args:
+            calibration: The model and its windows.
+            prune: What to remove, and to which target.
+            progress: How much of the way to it shall be done.
 
         Raises:
             SpecInvalid: The target cannot be reached.
@@ -154,7 +159,7 @@ class PruningModule:
         choices = self._choices(sites, prune, cost)
         left = {unit: list(map(len, layers)) for unit, layers in self.kept.items()}
         emptied = self._emptied(calibration)
-        for goal in goals_of(prune, sites, choices, cost, emptied=emptied, before=0.0, progress=1.0):
+        for goal in goals_of(prune, sites, choices, cost, emptied=emptied, before=0.0, progress=progress):
             some = [choices[i] for i in goal.sites]
             check_reachable(some, goal.needed)
             for index, level in zip(goal.sites, even_levels(some, goal.needed), strict=True):

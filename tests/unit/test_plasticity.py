@@ -1,6 +1,7 @@
 """An exchange keeps the size, and stands only where it beats as many steps without it."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_both_sides_are_as_large_as_before_and_the_better_one_goes_on(target):
     before = [tensor.clone() for tensor in module.model.state_dict().values()]
     size = sum(parameter.numel() for parameter in module.model.parameters())
     steps = Steps()
-    after, record = swap.attempt(module, steps)
+    after, record = swap.attempt(module, lambda taken: steps)
     assert steps.taken == [1, 2, 1]
     assert all((a == b).all() for a, b in zip(before, module.model.state_dict().values(), strict=True))
     new_size = sum(parameter.numel() for parameter in after.model.parameters())
@@ -82,8 +83,23 @@ def test_both_sides_are_as_large_as_before_and_the_better_one_goes_on(target):
 def test_nothing_can_grow_where_nothing_is_gone():
     _, swap = exchange({"sparsity": 0.5})
     whole = PruningModule(copy.deepcopy(swap.inputs.dense), swap.inputs.family)
-    assert swap.attempt(whole, Observer()) is None
+    assert swap.attempt(whole, lambda taken: Observer()) is None
 
 
 def test_odd_steps_are_halved_too():
     assert halves(5) == (3, 2)
+
+
+def test_what_is_protected_gives_up_nothing():
+    module, swap = exchange({"sparsity": 0.5}, fraction=0.05)
+    prune = swap.prune.model_copy(update={"protected_layers": [0, 1]})
+    _, record = replace(swap, prune=prune).attempt(module, lambda taken: Observer())
+    assert all(record.removed.values())
+    assert not {layer for layers in record.removed.values() for layer in layers if layer < 2}
+
+
+def test_where_not_enough_could_go_nothing_comes():
+    """All layers but one are protected, and that one is at its floor."""
+    module, swap = exchange({"sparsity": 0.5})
+    prune = swap.prune.model_copy(update={"protected_layers": [0, 1, 2], "minimum_per_layer": 4})
+    assert replace(swap, prune=prune).attempt(module, lambda taken: Observer()) is None

@@ -1,0 +1,322 @@
+"""The cycles of one run: look, plan, cut, heal, exchange. Every one ends with a state that a run can go on from.
+
+Knows neither how a run begins nor what is made of its model at the end.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from sentinel.controller.measurements import Measurements, Outcome
+from sentinel.controller.metrics import series
+from sentinel.events import CheckpointSaved, Phase, Reporter
+from sentinel.grow_spec import Grow
+from sentinel.heal_report import HealingObserver
+from sentinel.heal_spec import Heal
+from sentinel.inputs import Inputs
+from sentinel.models.evaluation import compare, mean_loss
+from sentinel.models.families.base import Unit
+from sentinel.models.loaders.weights import load_weights
+from sentinel.outputs import write_unfinished
+from sentinel.planning import Plan, Planner
+from sentinel.plasticity import Exchange
+from sentinel.pruning.calibration import Calibration
+from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
+from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
+from sentinel.pruning.levels import cost_for, units_of
+from sentinel.pruning.pruning_module import PruningModule, Selection
+from sentinel.result import CostRecord, CycleRecord, DecisionRecord, Signals
+from sentinel.spec import Spec
+from sentinel.utils.checkpoints.cycle_state import (
+    CHECKPOINT_FOLDER,
+    METRICS_FILE,
+    TRAINING_FOLDER,
+    CycleState,
+    Healing,
+    Source,
+    save_state,
+    spec_digest,
+    state_folder,
+)
+from sentinel.utils.progress_tracker import ProgressTracker
+from sentinel.watching import healing_slope, measurements, signals_of
+
+STATE_FOLDER = "state"
+
+
+class Cycles:
+    """One run's cycles.
+
+    Args:
+        spec: What is asked for.
+        inputs: The dense model and the text.
+        model_folder: Where the model was loaded from.
+        commits: What was read of the hub, to be kept in every state.
+        output: The run's folder; states go under it.
+        reporter: Hears of every state.
+        tracker: Hears of everything else.
+        resume: The folder that `state` was read from.
+        state: Where an earlier attempt was left; None begins.
+        save_interval_s: As of `run`.
+
+    Attributes:
+        module: The model as it is now.
+        records: One per finished cycle.
+        planner: Knows what a controller has learnt.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        inputs: Inputs,
+        *,
+        model_folder: Path,
+        commits: Mapping[Source, str],
+        output: Path,
+        reporter: Reporter,
+        tracker: ProgressTracker,
+        resume: Path | None,
+        state: CycleState | None,
+        save_interval_s: float,
+    ) -> None:
+        self._spec = spec
+        self._inputs = inputs
+        self._commits = commits
+        self._output = output
+        self._reporter = reporter
+        self._tracker = tracker
+        self._save_interval_s = save_interval_s
+        self._steps = steps_per_cycle(spec.heal, inputs.training) if spec.heal else 0
+        exchange_steps = spec.grow.steps if spec.grow else 0
+        tracker.plan(cycles=spec.prune.cycles, steps_per_cycle=self._steps + exchange_steps)
+        self.planner = Planner(
+            spec, steps=self._steps, model_folder=model_folder, state=state.controller if state else None
+        )
+        self.records = list(state.records) if state else []
+        self._is_first = state is None
+        self._dense: float | None = None
+        self._healing = state.healing if state else None
+        self._training = resume / TRAINING_FOLDER if resume and self._healing and not self._healing.done else None
+        self.module = PruningModule(copy.deepcopy(inputs.dense), inputs.family, kept=state.kept if state else None)
+        if resume and state:
+            load_weights(resume / CHECKPOINT_FOLDER, self.module.model)
+            tracker.add_timings(state.timings_s)
+            self._tell_where(state)
+
+    def _tell_where(self, state: CycleState) -> None:
+        where, cuts, steps = f"after cycle {state.cycle}", state.cycle, self._steps_taken()
+        if state.healing:
+            where = f"at step {state.healing.step} of healing cycle {state.cycle + 1}"
+            cuts, steps = cuts + 1, steps + state.healing.step
+        self._tracker.advance(cuts=cuts, steps=steps)
+        self._tracker.message(f"Resumed {where} of {self._spec.prune.cycles}.")
+
+    def measure_dense(self) -> None:
+        """Record the dense model's loss, unless an earlier attempt has."""
+        if self._is_first:
+            self._dense_loss()
+
+    def run(self) -> None:
+        """Run those that are left."""
+        for cycle in range(len(self.records) + 1, self._spec.prune.cycles + 1):
+            if self._went_too_far():
+                break
+            self._cycle(cycle)
+
+    def _steps_taken(self) -> int:
+        return sum(record.healing_steps + record.exchange_steps for record in self.records)
+
+    def _cycle(self, cycle: int) -> None:
+        if self._healing:
+            record, plan = self._healing.record, self.planner.resumed(self.records, self._healing.record)
+        else:
+            record, plan = self._begin(cycle)
+        if plan.heal and not (self._healing and self._healing.done):
+            record = self._heal(record, plan.heal)
+        if plan.grow and plan.heal:
+            record = self._grow(record, plan, plan.grow, plan.heal)
+        self._healing = None
+        self.records.append(record)
+        if plan.decision:
+            loss = mean_loss(self.module.model, self._inputs.held_out)
+            self.planner.learn(Outcome(cycle=cycle, loss=loss, steps=record.healing_steps))
+        self._tracker.advance(cuts=cycle, steps=self._steps_taken())
+        self._save()
+
+    def _begin(self, cycle: int) -> tuple[CycleRecord, Plan]:
+        """Look, plan and cut; the record of the cycle so far."""
+        if not (self._spec.grow or self._spec.controller):
+            plan = self.planner.scheduled(self.records)
+            return self._cut(cycle, plan), plan
+        with self._tracker.phase(Phase.MEASURING, cycle=cycle):
+            signals = signals_of(self.module, self._inputs.calibration)
+            plan = self.planner.plan(self.records, partial(self._measurements, signals))
+            if plan.decision:
+                self._tell(cycle, plan.decision)
+        record = self._cut(cycle, plan)
+        watched = mean_loss(self.module.model, self._inputs.held_out) if plan.decision else None
+        return record.model_copy(
+            update={"signals": signals, "decision": plan.decision, "watched_cut_loss": watched}
+        ), plan
+
+    def _tell(self, cycle: int, decision: DecisionRecord) -> None:
+        for name, value in series(decision).items():
+            self._tracker.metric(name, value)
+        self._tracker.message(f"Cycle {cycle}: {decision.reason}")
+
+    def _measurements(self, signals: Signals, steps_left: int, progress: float, planned: float) -> Measurements:
+        return measurements(
+            self.module,
+            self._inputs,
+            signals,
+            self.records,
+            cycles=self._spec.prune.cycles,
+            steps_per_cycle=self._steps,
+            steps_left=steps_left,
+            progress=progress,
+            planned=planned,
+        )
+
+    def _cut(self, cycle: int, plan: Plan) -> CycleRecord:
+        with self._tracker.phase(Phase.PRUNING, cycle=cycle):
+            calibration = self._calibration()
+            selection = self.module.select(calibration, plan.prune, before=plan.before, progress=plan.progress)
+            removed, compensation = self.module.cut(calibration, selection.cut, compensation=plan.prune.compensation)
+            loss = self._held_out_loss("pruned")
+        self._tracker.message(f"Cycle {cycle}: {self._summary(removed)}; held-out loss {loss:.4f}.")
+        return CycleRecord(
+            cycle=cycle,
+            sparsity=self.module.sparsity,
+            cost=self._cost(selection),
+            removed=removed,
+            evaluations=selection.evaluations,
+            loss_before_healing=loss,
+            loss=loss,
+            compensation=compensation,
+        )
+
+    def _calibration(self) -> Calibration:
+        seed = self._spec.seed + len(self.records)
+        return self.module.calibration(self._inputs.calibration, self._spec.prune, seed=seed)
+
+    def _cost(self, selection: Selection) -> CostRecord:
+        measured = cost_for(self._spec.prune, self._calibration()).total
+        kind = self._spec.prune.target.kind
+        return CostRecord(kind=kind, goal=selection.goal, predicted=selection.predicted, measured=measured)
+
+    def _summary(self, removed: Mapping[Unit, Mapping[int, Sequence[int]]]) -> str:
+        """What a cycle cut, and what is left, of the units that the spec prunes."""
+        parts = []
+        for unit in units_of(self._spec.prune.units):
+            cut = sum(map(len, removed.get(unit, {}).values()))
+            left, dense = sum(map(len, self.module.kept[unit])), sum(self.module.dense_counts[unit])
+            parts.append(f"cut {cut} {unit} group(s), {left} of {dense} left")
+        return ", ".join(parts)
+
+    def _went_too_far(self) -> bool:
+        """Whether the last cycle raised the held-out loss beyond the spec's limit; says so."""
+        limit = self._spec.prune.max_loss_increase
+        if limit is None or not self.records:
+            return False
+        increase = self.records[-1].loss - self._dense_loss()
+        if increase <= limit:
+            return False
+        self._tracker.message(
+            f"Stopped after cycle {len(self.records)} of {self._spec.prune.cycles}: the held-out loss is "
+            f"{increase:.4f} above the dense model's, more than prune.max_loss_increase {limit:g}.",
+            level="warning",
+        )
+        return True
+
+    def _dense_loss(self) -> float:
+        if self._dense is None:
+            self._dense = mean_loss(self._inputs.dense, self._inputs.evaluation)
+            if self._is_first:
+                self._tracker.metric("dense_loss", self._dense)
+        return self._dense
+
+    def _heal(self, record: CycleRecord, heal: Heal) -> CycleRecord:
+        """The record with what came of its healing."""
+        cycle = record.cycle
+        tuner = FineTuner(heal=heal, dense=self._inputs.dense)
+        observer = HealingObserver(self._tracker, cycle=cycle, steps_before=self._steps_taken())
+        keeper = PeriodicKeeper(partial(self._save_healing, record), interval_s=self._save_interval_s)
+        with self._tracker.phase(Phase.HEALING, cycle=cycle):
+            healed = tuner.fine_tune(
+                self.module.model,
+                self._inputs.training,
+                seed=self._spec.seed + cycle,
+                held_out=self._inputs.held_out,
+                observer=observer,
+                keeper=keeper,
+                resume=self._training,
+            )
+            self._healing, self._training = None, None
+            loss = self._held_out_loss("healed")
+        slope = healing_slope(self._tracker.series["healing_loss"], steps=healed.steps)
+        return record.model_copy(update={"loss": loss, "healing_steps": healed.steps, "healing_slope": slope})
+
+    def _grow(self, record: CycleRecord, plan: Plan, how: Grow, heal: Heal) -> CycleRecord:
+        """The record with what was exchanged in the cycle, which is behind its healing."""
+        cycle, steps_before = record.cycle, self._steps_taken() + record.healing_steps
+        if self._healing is None:
+            self._save(Healing(record=record, step=record.healing_steps, done=True))
+        exchange = Exchange(
+            inputs=self._inputs,
+            prune=plan.prune,
+            how=how,
+            heal=heal,
+            seed=self._spec.seed + cycle,
+            progress=plan.progress,
+            layers=plan.grow_layers,
+        )
+        with self._tracker.phase(Phase.GROWING, cycle=cycle):
+            tried = exchange.attempt(
+                self.module,
+                lambda taken: HealingObserver(self._tracker, cycle=cycle, steps_before=steps_before + taken),
+            )
+            if tried is None:
+                self._tracker.message(f"Cycle {cycle}: there is nothing that could be exchanged.")
+                return record
+            self.module, growth = tried
+            self._held_out_loss("grown")
+        self._tracker.message(f"Cycle {cycle}: grew {_numbers(growth.grown)}. {growth.reason}")
+        return record.model_copy(update={"growth": growth, "exchange_steps": how.steps})
+
+    def _held_out_loss(self, stage: str) -> float:
+        """Of the model as it is; recorded under the stage's name with the divergence from the dense one."""
+        found = compare(self._inputs.dense, self.module.model, self._inputs.evaluation)
+        self._tracker.metric(f"{stage}_loss", found.pruned_loss)
+        self._tracker.metric(f"{stage}_kl", found.kl_to_dense)
+        return found.pruned_loss
+
+    def _save_healing(self, record: CycleRecord, step: int, write_training: Callable[[Path], None]) -> None:
+        self._save(Healing(record=record, step=step), write_training)
+
+    def _save(self, healing: Healing | None = None, write_training: Callable[[Path], None] | None = None) -> None:
+        cycle, step = len(self.records), healing.step if healing else None
+        folder = state_folder(self._output / STATE_FOLDER, cycle, step=step)
+        state = CycleState(
+            spec_sha256=spec_digest(self._spec),
+            cycle=cycle,
+            kept=self.module.kept,
+            records=self.records,
+            commits=dict(self._commits),
+            healing=healing,
+            controller=self.planner.state(),
+            timings_s=dict(self._tracker.timings_s),
+        )
+        save_state(
+            folder,
+            state,
+            self._output / METRICS_FILE,
+            write_checkpoint=partial(write_unfinished, self._inputs, self.module),
+            write_training=write_training,
+        )
+        self._reporter.emit(CheckpointSaved(cycle=cycle, step=step, directory=str(folder)))
+
+
+def _numbers(groups: Mapping[str, Mapping[int, Sequence[int]]]) -> str:
+    """How many groups of each unit."""
+    return ", ".join(f"{sum(map(len, layers.values()))} {unit} group(s)" for unit, layers in groups.items())
