@@ -119,7 +119,9 @@ class Problem(BaseModel):
     code: str = Field(description="Stable machine-readable name of the problem.")
     request_id: str = Field(description="Quote this when you report the problem.")
     next_step: str = Field(description="What to do now.")
-    errors: list[ProblemField] = Field(description="Every mistake in the request, all at once.")
+    errors: list[ProblemField] = Field(
+        description="Every mistake in the request, all at once; of very many the first 100."
+    )
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:

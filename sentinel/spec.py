@@ -191,7 +191,7 @@ def parse_spec(document: Any) -> Spec:  # noqa: ANN401 - whatever was parsed fro
     """Validate a document.
 
     Raises:
-        SpecInvalid: With every field error at once, each with its JSON pointer.
+        SpecInvalid: With all field errors at once, 100 at most, each with its JSON pointer.
     """
     try:
         return Spec.model_validate(document)

@@ -72,8 +72,8 @@ def healing_slope(losses: Sequence[Point], *, steps: int) -> float | None:
         steps: How many that healing took.
     """
     quarter = steps // 4
-    values = [point.value for point in losses[-2 * quarter :]] if quarter else []
-    if len(values) < 2 * quarter or not values:
+    if quarter == 0 or len(losses) < 2 * quarter:
         return None
+    values = [point.value for point in losses[-2 * quarter :]]
     earlier, later = values[:quarter], values[quarter:]
     return (sum(earlier) - sum(later)) / quarter / quarter

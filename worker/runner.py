@@ -83,7 +83,7 @@ def main() -> None:
 def warm_up() -> None:
     """The slow imports.
 
-    They leave much and no garbage: looking for it took a fifth of their time, and in a forked runner would write to the
+    They leave much and no garbage: looking for it took a third of their time, and in a forked runner would write to the
     memory that it shares.
     """
     gc.disable()

@@ -121,7 +121,7 @@ class Verdict(_View):
     """What is wrong with a spec, without running it."""
 
     valid: bool
-    errors: list[ProblemField] = Field(description="Every mistake, all at once.")
+    errors: list[ProblemField] = Field(description="Every mistake, all at once; of very many the first 100.")
     resolved_spec: Spec | None = Field(description="The spec with every default filled in; null if it is not valid.")
     estimate: Needs | None = Field(
         description="What it will take; null if it is not valid, or while nobody here has seen the model."

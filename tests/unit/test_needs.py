@@ -97,3 +97,9 @@ def test_a_stress_test_trains_a_third_model():
     assert trained > least
     assert needs(**usual, evaluate={"stress": {"batch_tokens": 4096, "damage": None}}).memory_bytes == trained
     assert needs(**usual, evaluate={"stress": {"alternation": None, "damage": None}}).memory_bytes == least
+
+
+def test_an_exchange_needs_two_more_models():
+    cycles = {"target": {"sparsity": 0.5}, "cycles": 2}
+    without, with_exchange = needs(prune=cycles), needs(prune=cycles, grow={})
+    assert with_exchange.memory_bytes - without.memory_bytes == 2 * 4 * without.parameters

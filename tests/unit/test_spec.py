@@ -187,3 +187,28 @@ def test_of_very_many_mistakes_the_first_are_told():
         parse_spec({f"field_{number}": 1 for number in range(990)})
     assert [error.pointer for error in caught.value.errors][:4] == ["/model", "/prune", "/field_0", "/field_1"]
     assert len(caught.value.errors) == 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heal": None}, "`grow` needs `heal`"),
+        ({"prune": {"target": {"sparsity": 0.5}}}, "needs `prune.cycles` of 2 or more"),
+        ({"prune": {"target": {"sparsity": 0.5}, "cycles": 2, "units": ["layer"]}}, "not whole `layer`s"),
+        (
+            {
+                "prune": {"target": {"sparsity": 0.5}, "cycles": 2, "units": ["attention", "mlp"]},
+                "grow": {"strategy": "entropy_gap"},
+            },
+            "looks at attention only",
+        ),
+        ({"grow": None, "controller": {"kind": "rule"}, "heal": None}, "`controller` decides about cycles"),
+    ],
+)
+def test_growth_and_controllers_need_cycles_that_heal(changes, message):
+    document = {"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.5}, "cycles": 2}, "grow": {}}
+    assert parse_spec(document).grow is not None
+    with pytest.raises(SpecInvalid) as caught:
+        parse_spec({**document, **changes})
+    (error,) = caught.value.errors
+    assert message in error.message

@@ -15,17 +15,17 @@ def removed_groups(module: PruningModule, units: Sequence[Unit]) -> dict[Unit, d
     return {unit: module.removed[unit] for unit in units if module.removed[unit]}
 
 
-def new_groups(module: PruningModule, units: Sequence[Unit], *, number: int) -> dict[Unit, dict[int, list[int]]]:
-    """So many groups of each layer that the dense model never had."""
+def new_groups(module: PruningModule, number: Mapping[Unit, int]) -> dict[Unit, dict[int, list[int]]]:
+    """So many groups of each unit, in each layer, that the dense model never had."""
     found: dict[Unit, dict[int, list[int]]] = {}
-    for unit in units:
+    for unit, wanted in number.items():
         layers = enumerate(zip(module.dense_counts[unit], module.kept[unit], strict=True))
-        found[unit] = {layer: _next(dense, kept, number) for layer, (dense, kept) in layers if dense}
+        found[unit] = {layer: _next(dense, kept, wanted) for layer, (dense, kept) in layers if dense}
     return found
 
 
 def _next(dense_count: int, kept: Sequence[int], number: int) -> list[int]:
-    first = max(dense_count, *(group + 1 for group in kept)) if kept else dense_count
+    first = max([dense_count, *(group + 1 for group in kept)])
     return list(range(first, first + number))
 
 

@@ -61,7 +61,7 @@ def grow(
         module: Is left as it is.
         dense: The model that it was cut out of.
         how: Which groups, and what they start from.
-        prune: Says the units, their blocks and what is protected.
+        prune: Says the units and the block of neurons.
         windows: Training tokens, (windows, sequence_length), on the model's device.
         seed: Of whatever is drawn.
         layers: Where groups may come; empty for anywhere.
@@ -109,7 +109,7 @@ def _survivors(module: PruningModule, units: Sequence[Unit], windows: torch.Tens
 def _candidates(module: PruningModule, how: Grow, number: dict[Unit, int], survivors: Groups) -> Groups:
     units = list(number)
     if how.initialization == "fresh":
-        return new_groups(module, units, number=max(number.values()))
+        return new_groups(module, number)
     if how.initialization == "split":
         return copies_of(module, _most_important(survivors, number))
     return removed_groups(module, units)

@@ -1,4 +1,7 @@
-"""What new groups start from. Every function works on a model in which they are, with output slices of zero."""
+"""What new groups start from. Every function works on a model in which they are, with output slices of zero.
+
+All but `fit_outputs` leave what the model computes as it is.
+"""
 
 import math
 from collections.abc import Mapping
@@ -86,7 +89,7 @@ def _share_out(output: Part, of: int, to: int, num_groups: int, generator: torch
 
 def fit_outputs(
     module: PruningModule, groups: Groups, dense: PreTrainedModel, windows: torch.Tensor, *, seed: int
-) -> float:
+) -> None:
     """Give new groups the output slices that lower the divergence from the dense model the most, as far as they do.
 
     The slices of a layer are fitted together (`output_errors`) on half of the windows. The curvature along them is
@@ -99,9 +102,6 @@ def fit_outputs(
         dense: What should be predicted.
         windows: Training tokens, (windows, sequence_length).
         seed: Of the labels that tell the curvature.
-
-    Returns:
-        The share.
     """
     sets = {
         unit: {layer: [places(module, unit, layer, chosen)] for layer, chosen in layers.items()}
@@ -121,7 +121,6 @@ def fit_outputs(
             break
         best, least = share, divergence
     _write_outputs(module, groups, {key: best * value for key, value in slices.items()})
-    return best
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ class Probe:
 
     Attributes:
         now: The model as it is.
-        wide: The same with all candidates in, their output slices zero.
+        wide: The same with all candidates in, as they start: it computes the same.
         dense: The model that it was cut out of.
         candidates: Which could come.
         windows: Training tokens, (windows, sequence_length).

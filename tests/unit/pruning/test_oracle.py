@@ -6,7 +6,6 @@ Printed for every strategy (`pytest -s`); asserted only where it is bound to hol
 import pytest
 import torch
 
-from sentinel.inputs import load_inputs
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.pruning.strategies import STRATEGIES
 from sentinel.spec import parse_spec
@@ -17,25 +16,12 @@ def spearman(a, b):
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama"])
-def inputs(request):
-    document = {
-        "model": f"builtin/{request.param}",
-        "data": {"source": "builtin", "sequence_length": 64},
-        "prune": {"target": {"sparsity": 0.5}, "calibration_sequences": 16},
-        "heal": None,
-        "evaluate": {"tokens": 64},
-        "device": "cpu",
-    }
-    return load_inputs(parse_spec(document), allowed_roots=None)
-
-
-def table(inputs, unit):
+def table(trained, unit):
     """Strategy → Spearman against ablation over all groups, and groups per layer that half of them leaves."""
-    module = PruningModule(inputs.dense, inputs.family)
+    module = PruningModule(trained.dense, trained.family)
     prune = parse_spec({"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.5}, "units": [unit]}}).prune
-    calibration = module.calibration(inputs.calibration, prune, seed=0)
-    counts = inputs.family.counts(inputs.dense, unit)
+    calibration = module.calibration(trained.calibration, prune, seed=0)
+    counts = trained.family.counts(trained.dense, unit)
     names = [name for name in STRATEGIES if unit == "attention" or name != "entropy"]
     scores = {name: torch.cat([r.importance() for r in STRATEGIES[name](calibration)]) for name in names}
     rows = {}
@@ -45,10 +31,10 @@ def table(inputs, unit):
     return rows
 
 
-def test_scores_are_held_against_the_oracle(inputs):
-    rows = table(inputs, "attention")
+def test_scores_are_held_against_the_oracle(trained):
+    rows = table(trained, "attention")
     lines = [f"{name:12} ρ {rho:5.2f}  left per layer {left}" for name, (rho, left) in rows.items()]
-    print(f"\n{inputs.dense.config.model_type}, attention, against ablation:", *lines, sep="\n")
+    print(f"\n{trained.dense.config.model_type}, attention, against ablation:", *lines, sep="\n")
     assert rows["ablation"][0] == pytest.approx(1)
     assert all(-1 <= rho <= 1 for rho, _ in rows.values())
     for name in ("taylor", "fisher", "energy", "obs", "learned"):

@@ -28,7 +28,18 @@ class Recorder(Observer):
 
 
 def heal(
-    model, dense, windows, *, seed=1, held_out=None, factors=None, keeper=None, resume=None, on_step=None, **settings
+    model,
+    dense,
+    windows,
+    *,
+    seed=1,
+    held_out=None,
+    factors=None,
+    factor_warmup=0,
+    keeper=None,
+    resume=None,
+    on_step=None,
+    **settings,
 ):
     """Heals `model`; what was heard, and how it went."""
     recorder = Recorder(on_step or (lambda _: None))
@@ -39,6 +50,7 @@ def heal(
         seed=seed,
         held_out=held_out,
         factors=factors,
+        factor_warmup=factor_warmup,
         observer=recorder,
         keeper=keeper,
         resume=resume,

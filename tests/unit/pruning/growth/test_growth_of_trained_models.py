@@ -6,25 +6,10 @@ import pytest
 import torch
 
 from sentinel.grow_spec import Grow
-from sentinel.inputs import load_inputs
 from sentinel.models.evaluation import compare
 from sentinel.pruning.growth.growing import grow
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.spec import parse_spec
-
-
-@pytest.fixture(scope="module", params=["gpt2", "llama"])
-def inputs(request):
-    document = {
-        "model": f"builtin/{request.param}",
-        "data": {"source": "builtin", "sequence_length": 64},
-        "prune": {"target": {"sparsity": 0.5}, "calibration_sequences": 16},
-        "heal": None,
-        "evaluate": {"tokens": 64},
-        "device": "cpu",
-    }
-    return load_inputs(parse_spec(document), allowed_roots=None)
-
 
 PRUNE = parse_spec(
     {"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.5}, "strategy": "taylor", "search": None}}
@@ -32,39 +17,39 @@ PRUNE = parse_spec(
 
 
 @pytest.fixture
-def module(inputs):
+def module(trained):
     """Not repaired, so that every group is missed for what it did."""
-    module = PruningModule(copy.deepcopy(inputs.dense), inputs.family)
-    calibration = module.calibration(inputs.calibration, PRUNE, seed=0)
+    module = PruningModule(copy.deepcopy(trained.dense), trained.family)
+    calibration = module.calibration(trained.calibration, PRUNE, seed=0)
     module.cut(calibration, module.select(calibration, PRUNE).cut, compensation=None)
     return module
 
 
-def grown(module, inputs, **how):
-    return grow(module, inputs.dense, how=Grow(**how), prune=PRUNE, windows=inputs.calibration, seed=0)
+def grown(module, trained, **how):
+    return grow(module, trained.dense, how=Grow(**how), prune=PRUNE, windows=trained.calibration, seed=0)
 
 
-def divergence(inputs, model):
-    return compare(inputs.dense, model, inputs.calibration).kl_to_dense
+def divergence(trained, model):
+    return compare(trained.dense, model, trained.calibration).kl_to_dense
 
 
-def test_gains_are_ordered_like_what_each_group_brings_back(inputs, module):
+def test_gains_are_ordered_like_what_each_group_brings_back(trained, module):
     """Law 11: against the oracle, every removed group reopened by itself with its old weights."""
     brought, promised = [], []
-    for layer, gains in grown(module, inputs).gains["attention"].items():
+    for layer, gains in grown(module, trained).gains["attention"].items():
         for group, gain in gains.items():
             kept = [list(groups) for groups in module.kept["attention"]]
             kept[layer] = sorted([*kept[layer], group])
-            back = PruningModule(copy.deepcopy(inputs.dense), inputs.family, kept={**module.kept, "attention": kept})
-            brought.append(-divergence(inputs, back.model))
+            back = PruningModule(copy.deepcopy(trained.dense), trained.family, kept={**module.kept, "attention": kept})
+            brought.append(-divergence(trained, back.model))
             promised.append(gain)
     ranks = torch.tensor([brought, promised]).argsort(1).argsort(1).double()
     rho = float(torch.corrcoef(ranks)[0, 1])
-    print(f"\n{inputs.dense.config.model_type}: Spearman {rho:.2f} over {len(promised)} removed groups")
+    print(f"\n{trained.dense.config.model_type}: Spearman {rho:.2f} over {len(promised)} removed groups")
     assert rho > 0.4
 
 
-def test_fitted_outputs_bring_back_much_of_what_was_lost(inputs, module):
-    before = divergence(inputs, module.model)
-    after = divergence(inputs, grown(module, inputs, fraction=0.2, initialization="least_squares").module.model)
+def test_fitted_outputs_bring_back_much_of_what_was_lost(trained, module):
+    before = divergence(trained, module.model)
+    after = divergence(trained, grown(module, trained, fraction=0.2, initialization="least_squares").module.model)
     assert after < 0.8 * before

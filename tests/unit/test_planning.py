@@ -1,0 +1,97 @@
+"""What cycles are to do, by the schedule and by a decision."""
+
+from pathlib import Path
+
+import pytest
+
+from sentinel.planning import Planner
+from sentinel.result import CostRecord, CycleRecord, DecisionRecord, GrowthRecord
+from sentinel.spec import parse_spec
+
+
+def spec(**grow):
+    return parse_spec(
+        {
+            "model": "builtin/gpt2",
+            "prune": {"target": {"sparsity": 0.5}, "cycles": 4, "schedule": "linear", "protected_layers": [3]},
+            "heal": {"epochs": 2},
+            "grow": grow,
+        }
+    )
+
+
+def planner(**grow):
+    return Planner(spec(**grow), steps=10, model_folder=Path(), state=None)
+
+
+def growth(*, accepted):
+    return GrowthRecord(
+        strategy="random",
+        grown={},
+        removed={},
+        gains={},
+        accepted=accepted,
+        loss_before=1,
+        loss_grown=1,
+        loss_after=1,
+        loss_without=1,
+        reason="",
+    )
+
+
+def record(number, **changes):
+    cost = CostRecord(kind="sparsity", goal=1, predicted=1, measured=1)
+    return CycleRecord(
+        cycle=number,
+        sparsity={},
+        cost=cost,
+        removed={},
+        evaluations=0,
+        loss_before_healing=1,
+        loss=1,
+        compensation=[],
+        **changes,
+    )
+
+
+def decision(**changes):
+    settings = {"action": "grow", "progress": 0.4, "grow": 0.2, "steps": 7, "protected_layers": [1], "grow_layers": [1]}
+    return DecisionRecord(measurements={}, reason="", **{**settings, **changes})
+
+
+def test_the_schedule_exchanges_behind_every_cycle_but_the_last():
+    plans = [planner().scheduled([record(n) for n in range(1, done + 1)]) for done in range(4)]
+    assert [(plan.before, plan.progress) for plan in plans] == [(0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1)]
+    assert [plan.grow is None for plan in plans] == [False, False, False, True]
+    assert all(plan.heal.epochs == 2 for plan in plans)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "goes_on"),
+    [([], True), ([False], True), ([False, False], False), ([True, False], True), ([False, None], True)],
+)
+def test_after_so_many_exchanges_in_a_row_that_were_undone_no_more_are_tried(outcomes, goes_on):
+    """None: nothing could grow in that cycle, which says nothing of exchanges."""
+    growths = [None if accepted is None else growth(accepted=accepted) for accepted in outcomes]
+    records = [record(number, growth=found) for number, found in enumerate(growths, start=1)]
+    assert (planner(patience=2).scheduled(records).grow is not None) is goes_on
+    assert planner().scheduled(records).grow is not None
+
+
+def test_a_decision_says_how_far_how_long_and_where():
+    plan = planner().decided([record(1, decision=decision(progress=0.3))], decision())
+    assert (plan.before, plan.progress, plan.grow_layers) == (0.3, 0.4, [1])
+    assert (plan.heal.steps, plan.heal.epochs) == (7, None)
+    assert plan.grow.fraction == 0.2
+    assert plan.prune.protected_layers == [1, 3]
+
+
+def test_a_decision_may_be_against_healing_and_growing():
+    plan = planner().decided([], decision(steps=0, grow=0))
+    assert plan.heal is plan.grow is None
+
+
+def test_a_cycle_goes_on_as_it_was_planned():
+    made = planner()
+    assert made.resumed([], record(1)) == made.scheduled([])
+    assert made.resumed([], record(1, decision=decision())) == made.decided([], decision())
