@@ -29,7 +29,7 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
 # Each request is logged by the application already. Downloads get a while to end when the process is to stop.
-CMD ["uvicorn", "--factory", "api.main:app", "--host", "0.0.0.0", "--port", "8000", "--http", "api.connections:Connection", "--limit-concurrency", "2000", "--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "20"]
+CMD ["uvicorn", "--factory", "api.main:app", "--host", "0.0.0.0", "--port", "8000", "--http", "api.connections:Connection", "--loop", "api.accepting:PatientLoop", "--limit-concurrency", "2000", "--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "20"]
 
 FROM base AS worker
 ARG TORCH_INDEX_URL=

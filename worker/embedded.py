@@ -35,6 +35,7 @@ TENANT = "local"
 RESTART_PAUSE_S = 1.0
 API_FACTORY = "api.main:app"
 API_CONNECTIONS = "api.connections:Connection"
+API_LOOP = "api.accepting:PatientLoop"
 MOST_CONNECTIONS = 2000
 
 
@@ -118,8 +119,8 @@ class EmbeddedService:
 
     def _api_command(self) -> list[str]:
         where = ["--host", self._settings.host, "--port", str(self._settings.port)]
-        how = ["--http", API_CONNECTIONS, "--limit-concurrency", str(MOST_CONNECTIONS), "--no-server-header"]
-        how += ["--no-access-log", "--timeout-graceful-shutdown", "2"]
+        how = ["--http", API_CONNECTIONS, "--loop", API_LOOP, "--limit-concurrency", str(MOST_CONNECTIONS)]
+        how += ["--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "2"]
         return ["uvicorn", "--factory", API_FACTORY, *where, *how]
 
     def _start_part(self, name: str, module: Sequence[str]) -> Process:
