@@ -37,7 +37,7 @@ from rich.table import Table
 from api.settings import Settings
 from api.store.database import create_database, upgrade
 from api.store.keys import create_key
-from worker.embedded import API_CONNECTIONS, API_FACTORY, MOST_CONNECTIONS, as_environment
+from worker.embedded import API_CONNECTIONS, API_FACTORY, API_LOOP, MOST_CONNECTIONS, as_environment
 from worker.processes import end, start, wait_until
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -72,7 +72,7 @@ def floods(port: int, key: str) -> dict[str, bytes]:
         "long body, chunked": request(port, "POST", "/v1/jobs", [bearer, plain, "Transfer-Encoding: chunked"]) + chunks,
         "body in crumbs": request(port, "POST", "/v1/jobs", [plain, "Transfer-Encoding: chunked"]) + crumbs,
         "unknown fields": request(port, "POST", "/v1/jobs", [bearer, plain], unknown.encode()),
-        "YAML of many values": request(port, "POST", "/v1/jobs", [bearer, yaml], b"[" + b"0," * 990 + b"0]"),
+        "YAML of many values": request(port, "POST", "/v1/jobs", [bearer, yaml], b"[" + b"0," * 490 + b"0]"),
         "number of many parts": request(port, "POST", "/v1/jobs", [bearer, yaml], b"a: 1" + b":1" * 30_000),
         "aliases of YAML": request(port, "POST", "/v1/jobs", [bearer, yaml], LAUGHS.encode()),
         "deep YAML": request(port, "POST", "/v1/jobs", [bearer, yaml], b"[" * 900_000),
@@ -157,8 +157,8 @@ def serving(folder: Path) -> Iterator[tuple[int, str]]:
     with database.transaction() as session:
         _, key = create_key(session, "benchmark", "benchmark", ("read", "submit"))
     database.close()
-    how = ["--http", API_CONNECTIONS, "--limit-concurrency", str(MOST_CONNECTIONS), "--no-access-log"]
-    command = [sys.executable, "-m", "uvicorn", "--factory", API_FACTORY, "--port", str(port), *how]
+    how = ["--http", API_CONNECTIONS, "--loop", API_LOOP, "--limit-concurrency", str(MOST_CONNECTIONS)]
+    command = [sys.executable, "-m", "uvicorn", "--factory", API_FACTORY, "--port", str(port), *how, "--no-access-log"]
     process = start(command, log=folder / "api.log", environment=os.environ | as_environment(settings))
     if SERVICE:
         os.sched_setaffinity(process.pid, SERVICE)
@@ -226,7 +226,7 @@ def _p99(samples: Sequence[float]) -> float:
 def main() -> None:
     """Print a table; with --json also one JSON object as the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=100, help="normal ones in a turn")
+    parser.add_argument("--requests", type=int, default=300, help="normal ones in a turn")
     parser.add_argument("--rounds", type=int, default=2, help="turns with each flood")
     parser.add_argument("--rate", type=float, default=50, help="hostile requests a second")
     parser.add_argument("--connections", type=int, default=4, help="over which a flood comes")

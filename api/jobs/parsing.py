@@ -7,15 +7,20 @@ unprintable in an answer. Knows nothing of specs.
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Never
 
 import yaml
+from yaml.composer import Composer
 
 DEEPEST = 32
 MOST_VALUES = 1000  # a spec has some hundred, a sweep 500 points at most
 LONGEST_YAML = 64 * 1024  # characters; a parser of YAML takes ten times as long as one of JSON
+MOST_YAML_VALUES = 500  # and fifty times as long for each value
+YAML_AT_ONCE = 100  # values; reading them takes the interpreter half a millisecond
+PAUSE_S = 0.002  # in which others have it
 LONGEST_NUMBER = 64  # characters; YAML 1.1 also reads 1:20:30, at a cost that is quadratic in the number of parts
 COMMAS_OF_PROSE = 10  # for each value that may be there: a body of 1 MiB with more commas is no text
 LARGEST_INTEGER = 2**63 - 1
@@ -49,8 +54,31 @@ def _refuse_constant(name: str) -> Never:
     raise Unparsable(f"{name} is no number of JSON")
 
 
-class _Loader(yaml.CSafeLoader):
-    """Reads short numbers only."""
+class _Loader(Composer, yaml.CSafeLoader):
+    """Reads no more of a text than a document may have, and short numbers only.
+
+    It gives way to others now and then: whoever floods the service with long documents then waits longer, and they do
+    not.
+    """
+
+    def __init__(self, text: str) -> None:
+        yaml.CSafeLoader.__init__(self, text)
+        Composer.__init__(self)
+        self._count = self._depth = 0
+
+    def get_event(self) -> yaml.Event | None:
+        """The next part of the text. An alias repeats a whole tree, and a merge of aliases copies it."""
+        event = super().get_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise Unparsable(f"aliases (*{event.anchor}) are not read; write the value again")
+        self._depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        self._count += not isinstance(event, yaml.CollectionEndEvent)
+        _check_size(self._depth, 0)
+        if self._count > MOST_YAML_VALUES:
+            raise Unparsable(f"YAML of more than {MOST_YAML_VALUES} values is not read; send JSON")
+        if self._count % YAML_AT_ONCE == 0:
+            time.sleep(PAUSE_S)
+        return event
 
     def read_int(self, node: yaml.ScalarNode) -> int:
         """A whole number."""
@@ -73,17 +101,10 @@ def _check_number(node: yaml.ScalarNode) -> None:
 
 
 def _parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever was sent
-    """Looked through event by event first: an alias repeats whole trees, and a merge of aliases copies them."""
     if len(text) > LONGEST_YAML:
         raise Unparsable(f"YAML of more than {LONGEST_YAML} characters is not read; send JSON")
     if "%TAG" in text:  # each is compared with all before it
         raise Unparsable("directives (%TAG) are not read")
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, _Loader)):
-        if isinstance(event, yaml.AliasEvent):
-            raise Unparsable(f"aliases (*{event.anchor}) are not read; write the value again")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        _check_size(depth, count)
     return yaml.load(text, _Loader)  # noqa: S506 - a safe one
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api import connections, middleware
-from api.jobs.parsing import PARSERS, Unparsable, parse
+from api.jobs.parsing import Unparsable, parse
 from tests.integration.api.conftest import SPEC, running
 from tests.integration.api.objects import artifact
 
@@ -325,11 +325,11 @@ def test_odd_characters_in_a_query(service, query):
     assert service.client.get(f"/v1/jobs?{query}").status_code in (200, 400, 422)
 
 
-@pytest.mark.parametrize("media_type", PARSERS)
-def test_a_document_of_very_many_values(media_type):
-    assert parse(media_type, f"[{'0,' * 900}0]".encode())
-    with pytest.raises(Unparsable, match="1000 values"):
-        parse(media_type, f"[{'0,' * 1100}0]".encode())
+@pytest.mark.parametrize(("media_type", "most"), [("application/json", 1000), ("application/yaml", 500)])
+def test_a_document_of_very_many_values(media_type, most):
+    assert parse(media_type, f"[{'0,' * (most - 100)}0]".encode())
+    with pytest.raises(Unparsable, match=f"{most} values"):
+        parse(media_type, f"[{'0,' * (most + 100)}0]".encode())
 
 
 def test_a_long_document_of_yaml():
