@@ -36,6 +36,7 @@ def described():
     config = {
         # Stand-ins for ids that there are; ids that there are not are for `test_routes` and `test_hostile_requests`.
         "parameters": {f"path.{name}": name for name in FACTORIES},
+        "checks": {"negative_data_rejection": {"expected-statuses": ["4xx"]}},
         "phases": {"fuzzing": {"enabled": EXAMPLES > 0}},
         "generation": {"deterministic": EXAMPLES == 0, "allow-extra-parameters": False},
     }
