@@ -71,8 +71,11 @@ class _Loader(Composer, yaml.CSafeLoader):
         event = super().get_event()
         if isinstance(event, yaml.AliasEvent):
             raise Unparsable(f"aliases (*{event.anchor}) are not read; write the value again")
-        self._depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        self._count += not isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.CollectionEndEvent):
+            self._depth -= 1
+            return event
+        self._depth += isinstance(event, yaml.CollectionStartEvent)
+        self._count += 1
         _check_size(self._depth, 0)
         if self._count > MOST_YAML_VALUES:
             raise Unparsable(f"YAML of more than {MOST_YAML_VALUES} values is not read; send JSON")

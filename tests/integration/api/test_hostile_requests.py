@@ -332,6 +332,16 @@ def test_a_document_of_very_many_values(media_type, most):
         parse(media_type, f"[{'0,' * (most + 100)}0]".encode())
 
 
+def test_yaml_gives_way_after_every_hundred_values(monkeypatch):
+    pauses = []
+    monkeypatch.setattr("api.jobs.parsing.time.sleep", pauses.append)
+    # The stream and the document are two events; so the hundredth value is the innermost of thirty lists.
+    assert parse("application/yaml", f"[{'0,' * 67}{'[' * 29}0{']' * 29}]".encode())
+    assert len(pauses) == 1
+    assert parse("application/yaml", f"[{'0,' * 400}0]".encode())
+    assert len(pauses) == 1 + 4
+
+
 def test_a_long_document_of_yaml():
     assert parse("application/json", b"[" + b" " * 100_000 + b"]") == []
     with pytest.raises(Unparsable, match="send JSON"):
