@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -37,14 +38,15 @@ from rich.table import Table
 from api.settings import Settings
 from api.store.database import create_database, upgrade
 from api.store.keys import create_key
-from worker.embedded import API_CONNECTIONS, API_FACTORY, API_LOOP, MOST_CONNECTIONS, as_environment
+from worker.embedded import API_FACTORY, API_OPTIONS, as_environment
 from worker.processes import end, start, wait_until
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 SENDERS, SERVICE = CORES[:1], CORES[-1:]
 LOWEST_PRIORITY = 19
 SPEC = {"model": "builtin/llama", "prune": {"target": {"sparsity": 0.25}}}
-SILENT = 500
+SILENT, SILENCE_S = 500, 1  # connections that are opened at once, and again after so long
+DEAR_VALUES = ",".join([f"1{'_' * 31}"] * 490)  # what takes a parser of YAML the longest, for each value
 LAUGHS = "a: &a [lol]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -58,7 +60,7 @@ def request(port: int, method: str, path: str, headers: Sequence[str] = (), body
 
 
 def floods(port: int, key: str) -> dict[str, bytes]:
-    """What is sent again and again, by name; nothing is a connection that says nothing."""
+    """What is sent again and again, by name; nothing stands for connections that say nothing."""
     bearer = f"Authorization: Bearer {key}"
     yaml, plain = "Content-Type: application/yaml", "Content-Type: application/json"
     crumbs = b"1\r\n \r\n" * 200_000
@@ -72,7 +74,7 @@ def floods(port: int, key: str) -> dict[str, bytes]:
         "long body, chunked": request(port, "POST", "/v1/jobs", [bearer, plain, "Transfer-Encoding: chunked"]) + chunks,
         "body in crumbs": request(port, "POST", "/v1/jobs", [plain, "Transfer-Encoding: chunked"]) + crumbs,
         "unknown fields": request(port, "POST", "/v1/jobs", [bearer, plain], unknown.encode()),
-        "YAML of many values": request(port, "POST", "/v1/jobs", [bearer, yaml], b"[" + b"0," * 490 + b"0]"),
+        "YAML of many values": request(port, "POST", "/v1/jobs", [bearer, yaml], f"[{DEAR_VALUES}]".encode()),
         "number of many parts": request(port, "POST", "/v1/jobs", [bearer, yaml], b"a: 1" + b":1" * 30_000),
         "aliases of YAML": request(port, "POST", "/v1/jobs", [bearer, yaml], LAUGHS.encode()),
         "deep YAML": request(port, "POST", "/v1/jobs", [bearer, yaml], b"[" * 900_000),
@@ -108,17 +110,23 @@ def send(
 
     os.nice(LOWEST_PRIORITY)
     if not content:
-        with ExitStack() as held:
-            for _ in range(SILENT):
-                held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
-                sent()
-            stop.wait()
+        _keep_silent(port, stop, sent)
         return
     threads = [threading.Thread(target=again_and_again, args=(number,)) for number in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def _keep_silent(port: int, stop: Event, sent: Callable[[], None]) -> None:
+    """Open connections, all at once, hold them, and begin anew."""
+    while not stop.is_set():
+        with ExitStack() as held:
+            for _ in range(SILENT):
+                held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+                sent()
+            stop.wait(SILENCE_S)
 
 
 @contextmanager
@@ -157,8 +165,8 @@ def serving(folder: Path) -> Iterator[tuple[int, str]]:
     with database.transaction() as session:
         _, key = create_key(session, "benchmark", "benchmark", ("read", "submit"))
     database.close()
-    how = ["--http", API_CONNECTIONS, "--loop", API_LOOP, "--limit-concurrency", str(MOST_CONNECTIONS)]
-    command = [sys.executable, "-m", "uvicorn", "--factory", API_FACTORY, "--port", str(port), *how, "--no-access-log"]
+    how = [*chain.from_iterable(API_OPTIONS.items()), "--no-access-log"]
+    command = [sys.executable, "-m", "uvicorn", "--factory", API_FACTORY, "--port", str(port), *how]
     process = start(command, log=folder / "api.log", environment=os.environ | as_environment(settings))
     if SERVICE:
         os.sched_setaffinity(process.pid, SERVICE)

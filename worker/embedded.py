@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -34,9 +35,11 @@ logger = logging.getLogger(__name__)
 TENANT = "local"
 RESTART_PAUSE_S = 1.0
 API_FACTORY = "api.main:app"
-API_CONNECTIONS = "api.connections:Connection"
-API_LOOP = "api.accepting:PatientLoop"
-MOST_CONNECTIONS = 2000
+API_OPTIONS = {
+    "--http": "api.connections:Connection",
+    "--loop": "api.accepting:PatientLoop",
+    "--limit-concurrency": "2000",
+}
 
 
 class EmbeddedService:
@@ -119,9 +122,8 @@ class EmbeddedService:
 
     def _api_command(self) -> list[str]:
         where = ["--host", self._settings.host, "--port", str(self._settings.port)]
-        how = ["--http", API_CONNECTIONS, "--loop", API_LOOP, "--limit-concurrency", str(MOST_CONNECTIONS)]
-        how += ["--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "2"]
-        return ["uvicorn", "--factory", API_FACTORY, *where, *how]
+        how = ["--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "2"]
+        return ["uvicorn", "--factory", API_FACTORY, *where, *chain.from_iterable(API_OPTIONS.items()), *how]
 
     def _start_part(self, name: str, module: Sequence[str]) -> Process:
         # -P: a folder of the user's that is called `api` must not take the place of ours.

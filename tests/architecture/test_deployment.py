@@ -15,7 +15,7 @@ from api.main import create_app
 from api.settings import Settings
 from api.store import errors as store
 from sentinel.errors import SentinelError
-from worker.embedded import API_CONNECTIONS, API_LOOP, MOST_CONNECTIONS
+from worker.embedded import API_OPTIONS
 from worker.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -82,10 +82,10 @@ def test_commands_run_modules_that_there_are():
 
 def test_the_image_serves_as_the_embedded_service_does():
     (image,) = (json.loads(line) for line in re.findall(r'CMD (\["uvicorn".*\])$', DOCKERFILE, re.MULTILINE))
-    options = {"--http": API_CONNECTIONS, "--loop": API_LOOP, "--limit-concurrency": str(MOST_CONNECTIONS)}
-    for option, value in options.items():
+    for option, value in API_OPTIONS.items():
         assert image[image.index(option) + 1] == value
-    for module, _, name in (API_CONNECTIONS.partition(":"), API_LOOP.partition(":")):
+    for option in ("--http", "--loop"):
+        module, _, name = API_OPTIONS[option].partition(":")
         assert hasattr(importlib.import_module(module), name)
 
 
