@@ -22,7 +22,7 @@ from api.store.storage import Storage
 
 STORED_AT_ONCE = 4  # files of uploads; each holds 32 MiB in memory, and a large one a thread for minutes
 
-PARSED_AT_ONCE = 4  # documents; more would share one processor all the same, and each would slow all other requests
+PARSED_AT_ONCE = 1  # documents; more would share one processor all the same, and each would slow all other requests
 
 
 @dataclass(frozen=True, kw_only=True)

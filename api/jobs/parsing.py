@@ -7,21 +7,20 @@ unprintable in an answer. Knows nothing of specs.
 
 import json
 import math
-import time
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Never
 
 import yaml
-from yaml.composer import Composer
 
 DEEPEST = 32
 MOST_VALUES = 1000  # a spec has some hundred, a sweep 500 points at most
 LONGEST_YAML = 64 * 1024  # characters; a parser of YAML takes ten times as long as one of JSON
 MOST_YAML_VALUES = 500  # and fifty times as long for each value
-YAML_AT_ONCE = 100  # values; reading them takes the interpreter half a millisecond
-PAUSE_S = 0.002  # in which others have it
-LONGEST_NUMBER = 64  # characters; YAML 1.1 also reads 1:20:30, at a cost that is quadratic in the number of parts
+LONGEST_NUMBER = 32  # characters, of YAML; no float of 64 bits needs as many
+LONG_NUMBER = re.compile(r"[-+]?(0b[01_]++|0x[0-9a-fA-F_]++|[0-9_.:]++([eE][-+]?[0-9]++)?)")
+TOO_LONG = f"a number has more than {LONGEST_NUMBER} characters; if it is text, write it in quotes"
 COMMAS_OF_PROSE = 10  # for each value that may be there: a body of 1 MiB with more commas is no text
 LARGEST_INTEGER = 2**63 - 1
 
@@ -54,34 +53,42 @@ def _refuse_constant(name: str) -> Never:
     raise Unparsable(f"{name} is no number of JSON")
 
 
-class _Loader(Composer, yaml.CSafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Reads no more of a text than a document may have, and short numbers only.
 
-    It gives way to others now and then: whoever floods the service with long documents then waits longer, and they do
-    not.
+    libyaml's composer calls the first three methods for every value, and the first two of the base class do nothing.
     """
 
     def __init__(self, text: str) -> None:
-        yaml.CSafeLoader.__init__(self, text)
-        Composer.__init__(self)
+        super().__init__(text)
         self._count = self._depth = 0
 
-    def get_event(self) -> yaml.Event | None:
-        """The next part of the text. An alias repeats a whole tree, and a merge of aliases copies it."""
-        event = super().get_event()
-        if isinstance(event, yaml.AliasEvent):
-            raise Unparsable(f"aliases (*{event.anchor}) are not read; write the value again")
-        if isinstance(event, yaml.CollectionEndEvent):
-            self._depth -= 1
-            return event
-        self._depth += isinstance(event, yaml.CollectionStartEvent)
+    def descend_resolver(self, _parent: yaml.Node | None, _index: object) -> None:
+        """A value begins."""
+        self._depth += 1
         self._count += 1
         _check_size(self._depth, 0)
         if self._count > MOST_YAML_VALUES:
             raise Unparsable(f"YAML of more than {MOST_YAML_VALUES} values is not read; send JSON")
-        if self._count % YAML_AT_ONCE == 0:
-            time.sleep(PAUSE_S)
-        return event
+
+    def ascend_resolver(self) -> None:
+        """A value ends."""
+        self._depth -= 1
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> Any:  # noqa: ANN401 - a bool, or two
+        """The tag of a value that has none; of what is long, without YAML's own patterns, which take a while each."""
+        if value is None or len(value) <= LONGEST_NUMBER:
+            return super().resolve(kind, value, implicit)
+        is_plain, _ = implicit
+        if is_plain and LONG_NUMBER.fullmatch(value):
+            raise Unparsable(TOO_LONG)
+        return self.DEFAULT_SCALAR_TAG
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The document as nodes, each of them in one place."""
+        root = super().get_single_node()
+        _refuse_aliases(root)
+        return root
 
     def read_int(self, node: yaml.ScalarNode) -> int:
         """A whole number."""
@@ -93,14 +100,36 @@ class _Loader(Composer, yaml.CSafeLoader):
         _check_number(node)
         return self.construct_yaml_float(node)
 
+    def refuse_time(self, node: yaml.ScalarNode) -> Never:
+        """A date or a time, which no JSON text has."""
+        raise Unparsable(f"{node.value} is a date; write it in quotes")
+
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.read_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.read_float)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.refuse_time)
 
 
 def _check_number(node: yaml.ScalarNode) -> None:
-    if len(node.value) > LONGEST_NUMBER:
-        raise Unparsable(f"a number has more than {LONGEST_NUMBER} characters")
+    """YAML 1.1 reads 1:20:30 to base 60, which nobody means, at a cost that is quadratic in the number of parts."""
+    if len(node.value) > LONGEST_NUMBER:  # a tag says that it is a number
+        raise Unparsable(TOO_LONG)
+    if ":" in node.value:
+        raise Unparsable(f"{node.value} is a number to base 60; write it to base 10, or in quotes")
+
+
+def _refuse_aliases(root: yaml.Node | None) -> None:
+    """An alias repeats a whole tree, and a merge of aliases copies it."""
+    pending, seen = [root] if root is not None else [], set()
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            raise Unparsable(f"aliases are not read, as of line {node.start_mark.line + 1}; write the value again")
+        seen.add(node)
+        if isinstance(node, yaml.SequenceNode):
+            pending += node.value
+        elif isinstance(node, yaml.MappingNode):
+            pending += [part for pair in node.value for part in pair]
 
 
 def _parse_yaml(text: str) -> Any:  # noqa: ANN401 - whatever was sent

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api import connections, middleware
-from api.jobs.parsing import Unparsable, parse
+from api.jobs.parsing import PARSERS, Unparsable, parse
 from tests.integration.api.conftest import SPEC, running
 from tests.integration.api.objects import artifact
 
@@ -325,21 +325,40 @@ def test_odd_characters_in_a_query(service, query):
     assert service.client.get(f"/v1/jobs?{query}").status_code in (200, 400, 422)
 
 
-@pytest.mark.parametrize(("media_type", "most"), [("application/json", 1000), ("application/yaml", 500)])
-def test_a_document_of_very_many_values(media_type, most):
-    assert parse(media_type, f"[{'0,' * (most - 100)}0]".encode())
+@pytest.mark.parametrize("media_type", PARSERS)
+def test_a_document_of_very_many_values(media_type):
+    most = {"application/json": 1000, "application/yaml": 500}[media_type]
+    assert parse(media_type, f"[{'0,' * (most - 2)}0]".encode())  # the list is a value, too
     with pytest.raises(Unparsable, match=f"{most} values"):
-        parse(media_type, f"[{'0,' * (most + 100)}0]".encode())
+        parse(media_type, f"[{'0,' * (most - 1)}0]".encode())
 
 
-def test_yaml_gives_way_after_every_hundred_values(monkeypatch):
-    pauses = []
-    monkeypatch.setattr("api.jobs.parsing.time.sleep", pauses.append)
-    # The stream and the document are two events; so the hundredth value is the innermost of thirty lists.
-    assert parse("application/yaml", f"[{'0,' * 67}{'[' * 29}0{']' * 29}]".encode())
-    assert len(pauses) == 1
-    assert parse("application/yaml", f"[{'0,' * 400}0]".encode())
-    assert len(pauses) == 1 + 4
+@pytest.mark.parametrize("value", ["1:30", "1:30:15", "-1:30.5", "190:20:30.15", "!!int 1:30", "!!float 1:30"])
+def test_a_number_to_base_60(value):
+    with pytest.raises(Unparsable, match="base 60"):
+        parse("application/yaml", f"steps: {value}".encode())
+    assert parse("application/yaml", b'name: "1:30"') == {"name": "1:30"}
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 33, f"0x{'f' * 40}", f"-0b{'1' * 40}", f"1.{'3' * 40}", "1" + ":1" * 20, f"!!int {'9' * 33}"]
+)
+def test_a_long_number_of_yaml(value):
+    with pytest.raises(Unparsable, match="32 characters"):
+        parse("application/yaml", f"seed: {value}".encode())
+
+
+def test_long_text_that_begins_like_a_number():
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    quoted = "9" * 40
+    read = parse("application/yaml", f"revision: {commit}\nname: '{quoted}'".encode())
+    assert read == {"revision": commit, "name": quoted}
+
+
+@pytest.mark.parametrize("value", ["2026-11-29", "2001-12-14t21:59:43.10-05:00", "!!timestamp 2026-11-29"])
+def test_a_date_of_yaml(value):
+    with pytest.raises(Unparsable, match="write it in quotes"):
+        parse("application/yaml", f"name: {value}".encode())
 
 
 def test_a_long_document_of_yaml():
