@@ -39,9 +39,3 @@ def test_clients_that_come_at_once_are_let_in_one_by_one():
         counts = runner.run(asyncio.wait_for(let_in_by_turn(), timeout=30))
     assert counts[-1] == CLIENTS
     assert max(after - before for before, after in itertools.pairwise(counts)) == 1
-
-
-def test_asyncios_own_loop_lets_all_in_at_once():
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        counts = runner.run(asyncio.wait_for(let_in_by_turn(), timeout=30))
-    assert max(after - before for before, after in itertools.pairwise(counts)) > 1
