@@ -65,7 +65,8 @@ class Gates:
         x, *rest = inputs
         gates = self.values[index]
         if gates.ndim == 2:
-            gates = gates[:, None, :]
+            # OPT hands its MLP the tokens of all samples in one row.
+            gates = gates.repeat_interleave(len(x) // len(gates), 0) if x.ndim == 2 else gates[:, None, :]
         gated = x.unflatten(-1, (gates.shape[-1], self.sites[index].group_width)) * gates[..., None]
         return (gated.flatten(-2), *rest)
 

@@ -3,7 +3,7 @@ import torch
 
 from sentinel.models.adaptive.gates import Gates
 from sentinel.models.families.base import output_weight
-from tests.unit.models.conftest import UNITS, make_loaded
+from tests.unit.models.conftest import UNITS, VARIANTS, make_loaded
 
 
 def test_open_gates_change_no_bit_of_eager_attention(variant, tokens):
@@ -28,6 +28,7 @@ def test_a_closed_gate_is_a_zeroed_output_slice(variant, unit, tokens):
     assert (gated - untouched).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("variant", [*VARIANTS, "opt"])
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_row_of_gates_per_sample_is_each_sample_with_its_own_gates(variant, unit, tokens):
     model, _, family = make_loaded(variant)
