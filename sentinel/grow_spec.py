@@ -7,7 +7,7 @@ from pydantic import Field
 from sentinel.prune_spec import Section
 
 GrowthName = Literal["gradient_sensitivity", "entropy_gap", "balanced", "random"]
-InitializationName = Literal["removed", "least_squares", "split", "fresh"]
+InitializationName = Literal["removed", "least_squares", "paired", "split", "fresh"]
 
 
 class Grow(Section):
@@ -23,8 +23,9 @@ class Grow(Section):
     initialization: InitializationName = Field(
         "least_squares",
         description="What a group starts from: `removed`, its weights in the dense model with an output of zero; "
-        "`least_squares`, the same with its output fitted to what the model lacks; `split`, half of an important group "
-        "of its layer; `fresh`, random weights with an output of zero. The last two may go beyond the dense number.",
+        "`least_squares`, the same with its output fitted to what the model lacks; `paired`, an important group of the "
+        "layer at the other end, as in a U-Net, with an output of zero; `split`, half of an important group of its "
+        "layer; `fresh`, random weights with an output of zero. The last two may go beyond the dense number.",
     )
     patience: int | None = Field(
         None, ge=1, description="Exchanges in a row that are undone after which no more are tried; null tries on."

@@ -27,6 +27,28 @@ def paired_layer(layer: int, num_layers: int) -> int:
     return pair
 
 
+def pairs(model: PreTrainedModel, family: Family, unit: Unit) -> dict[int, int]:
+    """Layer → its pair, of the layers that have one and could have its groups.
+
+    Args:
+        model: With groups in every layer, as a dense one has them.
+        family: Where they live.
+        unit: Kind of group.
+    """
+    num_layers = len(family.layers(model))
+    others = [layer for layer in range(num_layers) if 2 * layer + 1 != num_layers]
+    found = {layer: paired_layer(layer, num_layers) for layer in others}
+    return {layer: pair for layer, pair in found.items() if _could_have(model, family, unit, layer, pair)}
+
+
+def _could_have(model: PreTrainedModel, family: Family, unit: Unit, layer: int, pair: int) -> bool:
+    here, there = family.site(model, layer, unit), family.site(model, pair, unit)
+    if not (here.num_groups and there.num_groups):
+        return False
+    slices, parts = family.group_weights(model, there, 0), family.parts(model, layer, unit)
+    return len(parts) == len(slices) and all(part.fits(piece) for part, piece in zip(parts, slices, strict=True))
+
+
 def paired_weights(model: PreTrainedModel, family: Family, unit: Unit, layer: int, group: int) -> list[Tensor]:
     """A group's weights from the paired layer: what a group that grows in `layer` can start from.
 

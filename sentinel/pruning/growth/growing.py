@@ -3,18 +3,19 @@
 What a grown model learns and whether it stays is decided above.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
 from sentinel.grow_spec import Grow
+from sentinel.models.adaptive.pathways import pairs
 from sentinel.models.families.base import Unit
 from sentinel.prune_spec import Prune
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.growth import initialization
-from sentinel.pruning.growth.candidates import Groups, copies_of, new_groups, removed_groups
+from sentinel.pruning.growth.candidates import Groups, Sources, copies_of, new_groups, paired_with, removed_groups
 from sentinel.pruning.growth.choice import choose
 from sentinel.pruning.growth.probe import Gains, Probe, places
 from sentinel.pruning.growth.strategies import STRATEGIES
@@ -69,13 +70,13 @@ def grow(
     units = units_of(prune.units)
     block: dict[Unit, int] = {"attention": 1, "mlp": prune.mlp_block}
     number = {u: _number(sum(module.dense_counts[u]), how.fraction, block[u]) for u in units}
-    survivors = _survivors(module, units, windows, seed=seed) if how.initialization == "split" else {}
-    candidates = _allowed(_candidates(module, how, number, survivors), layers)
+    sources = _sources(module, dense, how, number, windows, seed=seed)
+    candidates = _allowed(_candidates(module, how, number, sources), layers)
     if not candidates:
         return None
     probe = Probe(
         now=module,
-        wide=_with(module, dense, candidates, how, survivors, seed=seed),
+        wide=_with(module, dense, candidates, how, sources, seed=seed),
         dense=dense,
         candidates=candidates,
         windows=windows,
@@ -85,7 +86,7 @@ def grow(
     chosen = choose(candidates, gains, number=number, block=block)
     if not chosen:
         return None
-    grown = _with(module, dense, chosen, how, survivors, seed=seed)
+    grown = _with(module, dense, chosen, how, sources, seed=seed)
     if how.initialization == "least_squares":
         initialization.fit_outputs(grown, chosen, dense, windows, seed=seed)
     return Grown(module=grown, groups=chosen, gains=_named(candidates, gains))
@@ -94,6 +95,24 @@ def grow(
 def _number(dense: int, fraction: float, block: int) -> int:
     """Groups of a unit that shall come: whole blocks, at least one."""
     return max(1, round(dense * fraction / block)) * block
+
+
+def _sources(
+    module: PruningModule,
+    dense: PreTrainedModel,
+    how: Grow,
+    number: Mapping[Unit, int],
+    windows: torch.Tensor,
+    *,
+    seed: int,
+) -> Sources:
+    """The most important groups that are there, each with a new one that could start from it."""
+    if how.initialization not in ("split", "paired"):
+        return {}
+    survivors = _most_important(_survivors(module, list(number), windows, seed=seed), number)
+    if how.initialization == "split":
+        return copies_of(module, survivors)
+    return paired_with(module, survivors, {unit: pairs(dense, module.family, unit) for unit in number})
 
 
 def _survivors(module: PruningModule, units: Sequence[Unit], windows: torch.Tensor, *, seed: int) -> Groups:
@@ -106,17 +125,19 @@ def _survivors(module: PruningModule, units: Sequence[Unit], windows: torch.Tens
     return found
 
 
-def _candidates(module: PruningModule, how: Grow, number: dict[Unit, int], survivors: Groups) -> Groups:
-    units = list(number)
+def _most_important(survivors: Groups, number: Mapping[Unit, int]) -> Groups:
+    return {u: {layer: groups[: number[u]] for layer, groups in layers.items()} for u, layers in survivors.items()}
+
+
+def _candidates(module: PruningModule, how: Grow, number: Mapping[Unit, int], sources: Sources) -> Groups:
+    """What could come; with sources no more than those, but in layers that have none."""
     if how.initialization == "fresh":
         return new_groups(module, number)
+    started = {u: {layer: list(source.groups) for layer, source in of.items()} for u, of in sources.items()}
     if how.initialization == "split":
-        return copies_of(module, _most_important(survivors, number))
-    return removed_groups(module, units)
-
-
-def _most_important(survivors: Groups, number: dict[Unit, int]) -> Groups:
-    return {u: {layer: groups[: number[u]] for layer, groups in layers.items()} for u, layers in survivors.items()}
+        return started
+    removed = removed_groups(module, list(number))
+    return {unit: {**layers, **started.get(unit, {})} for unit, layers in removed.items()}
 
 
 def _allowed(candidates: Groups, layers: Sequence[int]) -> Groups:
@@ -128,27 +149,17 @@ def _allowed(candidates: Groups, layers: Sequence[int]) -> Groups:
 
 
 def _with(
-    module: PruningModule, dense: PreTrainedModel, groups: Groups, how: Grow, survivors: Groups, *, seed: int
+    module: PruningModule, dense: PreTrainedModel, groups: Groups, how: Grow, sources: Sources, *, seed: int
 ) -> PruningModule:
     """The module with these groups in, as they start; they change nothing yet."""
     wide = module.with_groups(dense, groups)
     if how.initialization == "fresh":
         initialization.freshen(wide, groups, seed=seed)
     elif how.initialization == "split":
-        initialization.split(wide, _sources(module, groups, survivors), seed=seed)
+        initialization.split(wide, groups, sources, seed=seed)
+    elif how.initialization == "paired":
+        initialization.copy_inner(wide, groups, sources)
     return wide
-
-
-def _sources(module: PruningModule, groups: Groups, survivors: Groups) -> dict[Unit, dict[int, dict[int, int]]]:
-    """Of each copy the group that it is split off."""
-    sources: dict[Unit, dict[int, dict[int, int]]] = {}
-    for unit, layers in groups.items():
-        for layer, chosen in layers.items():
-            of_layer = survivors[unit][layer]
-            copies = copies_of(module, {unit: {layer: of_layer}})[unit][layer]
-            by_copy = dict(zip(copies, of_layer, strict=True))
-            sources.setdefault(unit, {})[layer] = {group: by_copy[group] for group in chosen}
-    return sources
 
 
 def _named(candidates: Groups, gains: Gains) -> dict[Unit, dict[int, dict[int, float]]]:

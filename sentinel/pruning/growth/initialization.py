@@ -4,7 +4,7 @@ All but `fit_outputs` leave what the model computes as it is.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from transformers import PreTrainedModel
@@ -13,7 +13,7 @@ from sentinel.models.evaluation import compare
 from sentinel.models.families.base import Unit
 from sentinel.models.families.parts import ListPart, Part
 from sentinel.pruning.calibration import Calibration
-from sentinel.pruning.growth.candidates import Groups
+from sentinel.pruning.growth.candidates import Groups, Source, Sources
 from sentinel.pruning.growth.output_errors import output_errors
 from sentinel.pruning.growth.probe import places
 from sentinel.pruning.pruning_module import PruningModule
@@ -44,7 +44,35 @@ def freshen(module: PruningModule, groups: Groups, *, seed: int) -> None:
 
 
 @torch.no_grad()
-def split(module: PruningModule, sources: Mapping[Unit, Mapping[int, Mapping[int, int]]], *, seed: int) -> None:
+def copy_inner(module: PruningModule, groups: Groups, sources: Sources) -> None:
+    """Give new groups the inner weights of those that they start from; the output stays zero.
+
+    Args:
+        module: With the new groups in.
+        groups: Which; those without a source are left as they are.
+        sources: What they start from: groups of the same shape in a layer of the same build.
+    """
+    for unit, layer, source in _started(groups, sources):
+        *inner, _ = module.family.parts(module.model, layer, unit)
+        *others, _ = module.family.parts(module.model, source.layer, unit)
+        to = places(module, unit, layer, list(source.groups))
+        of = places(module, unit, source.layer, list(source.groups.values()))
+        here, there = (len(module.kept[unit][at]) for at in (layer, source.layer))
+        for part, other in zip(inner, others, strict=True):
+            _copy(other, other.features(of, num_groups=there), part, part.features(to, num_groups=here))
+
+
+def _copy(old: Part, of: torch.Tensor, new: Part, to: torch.Tensor) -> None:
+    """Copy the features `of` of one part to the features `to` of another, or of the same."""
+    if isinstance(old, ListPart) and isinstance(new, ListPart):
+        for source, target in zip(of.tolist(), to.tolist(), strict=True):
+            new.entries[target].load_state_dict(old.entries[source].state_dict())
+    for (_, source, dim), (_, target, _) in zip(old.tensors(), new.tensors(), strict=True):
+        target.index_copy_(dim, to.to(target.device), source.index_select(dim, of.to(source.device)).to(target))
+
+
+@torch.no_grad()
+def split(module: PruningModule, groups: Groups, sources: Sources, *, seed: int) -> None:
     """Let each new group be one half of an older one: the same inner weights, and the output shared out.
 
     What the model computes stays as it was. The outputs' halves differ a little, or both would learn the same for ever
@@ -52,28 +80,25 @@ def split(module: PruningModule, sources: Mapping[Unit, Mapping[int, Mapping[int
 
     Args:
         module: With the new groups in.
-        sources: Unit → layer → new group → the group of the same `origin` that it is split off.
+        groups: Which.
+        sources: What they are split off: groups of the same layer and of the same `origin`.
         seed: Of how the halves differ.
     """
+    copy_inner(module, groups, sources)
     generator = torch.Generator().manual_seed(seed)
-    for unit, layers in sources.items():
-        for layer, pairs in layers.items():
-            *inner, output = module.family.parts(module.model, layer, unit)
-            for new, source in pairs.items():
-                to, of = places(module, unit, layer, [new, source])
-                num_groups = len(module.kept[unit][layer])
-                for part in inner:
-                    _copy(part, of, to, num_groups)
-                _share_out(output, of, to, num_groups, generator)
+    for unit, layer, source in _started(groups, sources):
+        output = module.family.parts(module.model, layer, unit)[-1]
+        for pair in source.groups.items():
+            to, of = places(module, unit, layer, pair)
+            _share_out(output, of, to, len(module.kept[unit][layer]), generator)
 
 
-def _copy(part: Part, of: int, to: int, num_groups: int) -> None:
-    source, target = (part.features([group], num_groups=num_groups) for group in (of, to))
-    if isinstance(part, ListPart):
-        for old, new in zip(source.tolist(), target.tolist(), strict=True):
-            part.entries[new].load_state_dict(part.entries[old].state_dict())
-    for _, value, dim in part.tensors():
-        value.index_copy_(dim, target.to(value.device), value.index_select(dim, source.to(value.device)))
+def _started(groups: Groups, sources: Sources) -> Iterator[tuple[Unit, int, Source]]:
+    """Unit, layer, and what those of the layer's new groups that have a source start from."""
+    for unit, layers in groups.items():
+        for layer, chosen in layers.items():
+            if source := sources.get(unit, {}).get(layer):
+                yield unit, layer, Source(source.layer, {group: source.groups[group] for group in chosen})
 
 
 def _share_out(output: Part, of: int, to: int, num_groups: int, generator: torch.Generator) -> None:

@@ -44,7 +44,7 @@ def test_so_many_removed_groups_come_back(dense, module, windows, strategy):
     assert all(len(groups) % 4 == 0 for groups in found.groups.get("mlp", {}).values())
 
 
-@pytest.mark.parametrize("initialization", ["removed", "split", "fresh"])
+@pytest.mark.parametrize("initialization", ["removed", "paired", "split", "fresh"])
 @pytest.mark.parametrize("strategy", ["gradient_sensitivity", "balanced"])
 def test_law_6_growing_changes_no_logit(dense, module, windows, initialization, strategy):
     before = module.model(windows).logits
@@ -53,7 +53,7 @@ def test_law_6_growing_changes_no_logit(dense, module, windows, initialization, 
     torch.testing.assert_close(found.module.model(windows).logits, before, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("initialization", ["removed", "split", "fresh"])
+@pytest.mark.parametrize("initialization", ["removed", "paired", "split", "fresh"])
 def test_what_grew_learns(dense, module, windows, initialization):
     found = grown(module, dense, windows, initialization=initialization)
     for unit, layers in found.places().items():
