@@ -15,6 +15,7 @@ from sentinel.grow_spec import Grow
 from sentinel.heal_report import HealingObserver
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs
+from sentinel.models.adaptive.states import History
 from sentinel.models.evaluation import compare, mean_loss
 from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
@@ -28,6 +29,7 @@ from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
 from sentinel.result import CostRecord, CycleRecord, DecisionRecord, Signals
 from sentinel.spec import Spec
+from sentinel.states import changes_in, history_of, states_of
 from sentinel.utils.checkpoints.cycle_state import (
     CHECKPOINT_FOLDER,
     METRICS_FILE,
@@ -151,14 +153,28 @@ class Cycles:
             return self._cut(cycle, plan), plan
         with self._tracker.phase(Phase.MEASURING, cycle=cycle):
             signals = signals_of(self.module, self._inputs.calibration)
+            history = self._history(cycle, signals)
             plan = self.planner.plan(self.records, partial(self._measurements, signals))
             if plan.decision:
                 self._tell(cycle, plan.decision)
         record = self._cut(cycle, plan)
         watched = mean_loss(self.module.model, self._inputs.held_out) if plan.decision else None
         return record.model_copy(
-            update={"signals": signals, "decision": plan.decision, "watched_cut_loss": watched}
+            update={
+                "signals": signals,
+                "states": states_of(history),
+                "decision": plan.decision,
+                "watched_cut_loss": watched,
+            }
         ), plan
+
+    def _history(self, cycle: int, signals: Signals) -> History:
+        """The states of the attention groups up to this cycle's measurement; says what changed."""
+        measured = {record.cycle: record.signals for record in self.records} | {cycle: signals}
+        history = history_of(measured, self.module.dense_counts["attention"])
+        if changes := changes_in(history, cycle):
+            self._tracker.message(f"Cycle {cycle}: {changes}")
+        return history
 
     def _tell(self, cycle: int, decision: DecisionRecord) -> None:
         for name, value in series(decision).items():

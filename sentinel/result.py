@@ -182,6 +182,8 @@ class DecisionRecord(_Value):
 
 # Name (`importance`, `entropy`, `utilisation`, `gradient_norm`, `gate`) → layer → attention group of the dense model.
 Signals = dict[str, dict[int, dict[int, float]]]
+# Of an attention group, told from its signals by thresholds.
+State = Literal["active", "overloaded", "misaligned", "withdrawn"]
 
 
 class CycleRecord(_Value):
@@ -198,6 +200,8 @@ class CycleRecord(_Value):
             decides by it.
         healing_slope: Nats per token that a step of the last quarter of the healing won; None where it was too short.
         signals: What was measured of every attention group before the cut, where something is decided by it.
+        states: Layer → what state each of its attention groups was in at that measurement, group 0 first; those that
+            are not there any more are withdrawn.
         decision: What the controller decided; None without one.
         growth: What was grown; None where nothing was.
     """
@@ -215,6 +219,7 @@ class CycleRecord(_Value):
     watched_cut_loss: float | None = None
     healing_slope: float | None = None
     signals: Signals = {}
+    states: dict[int, list[State]] = {}
     decision: DecisionRecord | None = None
     growth: GrowthRecord | None = None
 

@@ -510,6 +510,26 @@ def test_groups_grow_between_two_cuts_and_the_size_is_what_was_asked_for(finishe
     assert fractions == sorted(fractions)
 
 
+def test_every_cycle_has_the_state_of_every_attention_group(grown):
+    """As of its measurement, which is before its cut: withdrawn is what earlier ones took for good."""
+    output, recorder, result = grown
+    told = " ".join(event.text for event in recorder.of(MessageLogged))
+    history = states_over_cycles(result.cycles, [4] * 4, "attention")
+    there, before = {(layer, group) for layer in range(4) for group in range(4)}, set()
+    for record in result.cycles:
+        groups = [(layer, group) for layer, states in record.states.items() for group in range(len(states))]
+        withdrawn = {(layer, group) for layer, group in groups if record.states[layer][group] == "withdrawn"}
+        assert len(groups) == 16
+        assert withdrawn == set(groups) - there
+        assert (f"Cycle {record.cycle}: States of" in told) == (withdrawn != before)
+        there = {
+            (s.layer, s.group) for s in history if s.cycle == record.cycle and s.state in (State.KEPT, State.GROWN)
+        }
+        before = withdrawn
+    assert "active" in result.cycles[0].states[0]
+    assert json.loads((output / "plots" / "state_map.vl.json").read_bytes())["title"]
+
+
 @pytest.mark.parametrize(
     "last", [PhaseStarted(phase=Phase.GROWING, cycle=1), PhaseStarted(phase=Phase.PRUNING, cycle=2)]
 )

@@ -3,16 +3,15 @@
 States describe. Only `apply_effects` touches gates, and every gate that it sets is in the timeline.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sentinel.models.adaptive.adaptive_model import AdaptiveModel
 from sentinel.models.adaptive.signals import Signals
+from sentinel.result import State
 
-State = Literal["active", "overloaded", "misaligned", "withdrawn"]
 # What a state does to a gate, where its effect is asked for.
 FACTORS: Mapping[State, float] = MappingProxyType(
     {"active": 1.0, "overloaded": 0.5, "misaligned": 0.7, "withdrawn": 0.0}
@@ -50,7 +49,7 @@ class Transition(_Value):
     Attributes:
         step: When, in whatever the caller counts.
         layer: Index of the layer.
-        group: Attention group of the layer as it was.
+        group: Attention group of the layer, as the measurement names it.
         before: The state that ends.
         after: The state that begins; the same where only the gate was set.
         reason: In a sentence, with the numbers.
@@ -72,12 +71,14 @@ class Standing(_Value):
         calm: Measurements in a row that gave no reason for a state other than active.
         gate: What its gate was before an effect was applied; None while none is.
         rest: Measurements since an effect closed it.
+        removed: Whether it was cut out of the model.
     """
 
     state: State = "active"
     calm: int = 0
     gate: float | None = None
     rest: int = 0
+    removed: bool = False
 
 
 class History(_Value):
@@ -97,19 +98,31 @@ class History(_Value):
         """Where one group stands."""
         return self.standings.get(layer, {}).get(group, Standing())
 
-    def observed(self, step: int, signals: Signals) -> "History":
+    def observed(self, step: int, signals: Signals, *, groups: Mapping[int, Sequence[int]] | None = None) -> "History":
         """The history after one more measurement.
 
         A reason moves a group at once; back to active it takes `recovery` measurements without one. A group that an
-        effect has closed shows nothing, and is active again, to be tried, after as many measurements.
+        effect has closed shows nothing, and is active again, to be tried, after as many measurements. One that was
+        cut out of the model is withdrawn; if it comes back, it starts anew.
+
+        Args:
+            step: When, in whatever the caller counts.
+            signals: What was measured.
+            groups: Layer → names of its groups, in their order; None where they are named by their place in the layer.
+                Of a model that is cut between measurements every layer is named, with groups left or not.
         """
+        groups = {layer: range(len(row)) for layer, row in signals.gate.items()} if groups is None else groups
         standings: dict[int, dict[int, Standing]] = {}
         changes = []
-        for layer, row in signals.gate.items():
+        for layer, names in groups.items():
             standings[layer] = {}
-            for group in range(len(row)):
+            for group in sorted({*names, *self.standings.get(layer, {})}):
                 old = self.standing(layer, group)
-                new, reason = _moved(old, _judged(signals, layer, group, self.thresholds), self.thresholds.recovery)
+                if group in names:
+                    judged = _judged(signals, layer, names.index(group), self.thresholds)
+                    new, reason = _moved(old, judged, self.thresholds.recovery)
+                else:
+                    new, reason = Standing(state="withdrawn", removed=True), "It is not in the model any more."
                 standings[layer][group] = new
                 if new.state != old.state:
                     changes.append(
@@ -134,6 +147,8 @@ def apply_effects(adaptive: AdaptiveModel, history: History, *, step: int) -> Hi
     entries = []
     for layer, row in standings.items():
         for group, old in row.items():
+            if old.removed:
+                continue
             now = adaptive.gate("attention", layer, group)
             own = now if old.gate is None else old.gate
             wanted = own * FACTORS[old.state]
@@ -151,6 +166,8 @@ def apply_effects(adaptive: AdaptiveModel, history: History, *, step: int) -> Hi
 
 def _moved(old: Standing, judged: tuple[State, str], recovery: int) -> tuple[Standing, str]:
     state, reason = judged
+    if old.removed:
+        return Standing(state=state), reason or "It has come back."
     if old.state == "withdrawn" and old.gate is not None:
         rest = old.rest + 1
         if rest < recovery:

@@ -15,6 +15,7 @@ from sentinel.pruning.visualization.pareto import differing_costs, pareto
 from sentinel.pruning.visualization.reading import RecordedRun
 from sentinel.pruning.visualization.signal_map import measured_signals, signal_map
 from sentinel.pruning.visualization.size_path import size_path
+from sentinel.pruning.visualization.state_map import state_map
 from sentinel.pruning.visualization.style import Chart
 from sentinel.utils.series import Series, compare
 
@@ -28,6 +29,8 @@ def charts_of_run(run: Run, series: Series) -> dict[str, Chart]:
         charts[f"{unit}_history"] = group_history(cycles, run.dense_counts[unit], unit=unit)
     for signal in measured_signals(cycles):
         charts[f"{signal}_map"] = signal_map(cycles, run.dense_counts["attention"], signal=signal)
+    if any(record.states for record in cycles):
+        charts["state_map"] = state_map(cycles)
     if sum("gate" in record.signals for record in cycles) > 1:
         charts["gates"] = gate_paths(cycles)
     if has_losses(series):

@@ -94,6 +94,29 @@ def test_a_history_resumes_from_json():
     assert states(resumed.observed(2, CALM)) == ["active"] * 4
 
 
+def test_what_is_cut_is_withdrawn_and_starts_anew_when_it_comes_back():
+    history = History().observed(0, OVERLOADED, groups={0: [0, 1, 2, 3]})
+    rows = {0: (1.0, 1.0)}
+    few = Signals(importance=rows, entropy=rows, utilisation={0: (0.9, 0.1)}, gradient_norm=rows, gate=rows)
+    history = history.observed(1, few, groups={0: [1, 3]})
+    assert states(history) == ["withdrawn", "overloaded", "withdrawn", "active"]
+    assert [history.standing(0, group).removed for group in range(4)] == [True, False, True, False]
+    reasons = {(entry.group, entry.reason) for entry in history.timeline if entry.step == 1}
+    assert (2, "It is not in the model any more.") in reasons
+    back = history.observed(2, CALM, groups={0: [0, 1, 2, 3]})
+    assert states(back) == ["active", "overloaded", "active", "active"]
+    assert [(e.group, e.before, e.after, e.reason) for e in back.timeline if e.step == 2] == [
+        (0, "withdrawn", "active", "It has come back."),
+        (2, "withdrawn", "active", "It has come back."),
+    ]
+
+
+def test_a_layer_that_lost_every_group_is_withdrawn_whole():
+    history = History().observed(0, CALM)
+    empty = Signals(importance={}, entropy={}, utilisation={}, gradient_norm={}, gate={})
+    assert states(history.observed(1, empty, groups={0: []})) == ["withdrawn"] * 4
+
+
 def adaptive_of(kind="soft"):
     model, _, family = make_loaded("llama-gqa")
     return AdaptiveModel(model.requires_grad_(False), family, kind=kind)

@@ -27,6 +27,7 @@ def cycle(
     swapped=None,
     accepted=True,
     signals=None,
+    states=None,
     decision=None,
     measured=0.0,
     loss=1.0,
@@ -54,6 +55,7 @@ def cycle(
         loss=loss,
         compensation=[],
         signals=signals or {},
+        states=states or {},
         growth=growth or None,
         decision=decision,
     )
@@ -88,9 +90,12 @@ def everything():
         name: {0: {0: 0.5, 1: 0.001}, 1: {0: 0.25, 1: 0.75, 2: 0.125}}
         for name in ("importance", "entropy", "utilisation", "gradient_norm", "gate")
     }
+    states = {0: ["active", "active", "withdrawn"], 1: ["active", "overloaded", "misaligned"]}
     cycles = [
-        cycle(1, removed={1: [2]}, signals=signals, decision=decision("prune", reason=HOSTILE), measured=80),
-        cycle(2, grown={1: [2]}, signals=signals, decision=decision("grow", grow=0.1), measured=70),
+        cycle(
+            1, removed={1: [2]}, signals=signals, states=states, decision=decision("prune", reason=HOSTILE), measured=80
+        ),
+        cycle(2, grown={1: [2]}, signals=signals, states=states, decision=decision("grow", grow=0.1), measured=70),
     ]
     spec = parse_spec({"model": "builtin/llama", "prune": {"target": {"parameters": 70}}})
     kept = {"attention": [[0, 1, 2], [0, 1, 2]], "mlp": [list(range(100))] * 2}

@@ -16,6 +16,7 @@ from sentinel.pruning.visualization.pareto import pareto
 from sentinel.pruning.visualization.reading import RecordedRun
 from sentinel.pruning.visualization.signal_map import signal_map
 from sentinel.pruning.visualization.size_path import size_path
+from sentinel.pruning.visualization.state_map import REMOVED, state_map
 from sentinel.utils.series import Point
 from tests.unit.pruning.visualization.records import cycle, decision, everything, result
 
@@ -100,6 +101,24 @@ def test_a_signal_has_its_value_its_unit_and_a_gap_where_a_group_is_gone():
     ]
     colour = encoding(chart, "color", "value")
     assert (colour["title"], colour["scale"]["scheme"]) == ("entropy of attention (nats)", "cividis")
+
+
+def test_a_state_has_its_colour_and_its_sign_and_what_is_gone_is_told_from_what_is_idle():
+    cycles = [
+        cycle(1, signals={"entropy": {0: {0: 1, 1: 1}}}, states={0: ["overloaded", "withdrawn"]}),
+        cycle(2, signals={"entropy": {0: {0: 1}}}, states={0: ["active", "withdrawn"]}),
+        cycle(3),
+    ]
+    chart = state_map(cycles)
+    assert [(r["cycle"], r["group"], r["state"], r["sign"]) for r in rows(chart)] == [
+        (1, 0, "overloaded", "+"),
+        (1, 1, "withdrawn", "−"),
+        (2, 0, "active", ""),
+        (2, 1, REMOVED, ""),
+    ]
+    assert encoding(chart, "color", "state")["scale"]["domain"] == ["active", "overloaded", "withdrawn", REMOVED]
+    assert chart.to_dict()["title"]["subtitle"] == "+ overloaded, − withdrawn"
+    assert chart.to_dict()["facet"]["field"] == "cycle"
 
 
 @pytest.mark.parametrize(
@@ -270,6 +289,7 @@ def test_a_run_has_the_pictures_of_what_it_measured_and_no_others():
         "attention_groups",
         "attention_history",
         *signals,
+        "state_map",
         "gates",
         "losses",
         "healing",
