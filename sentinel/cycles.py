@@ -27,12 +27,14 @@ from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
 from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
 from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
-from sentinel.result import CostRecord, CycleRecord, DecisionRecord, Signals
+from sentinel.result import CostRecord, CycleRecord, DecisionRecord, Signals, WarmUpRecord
 from sentinel.spec import Spec
 from sentinel.states import changes_in, history_of, states_of
 from sentinel.utils.checkpoints.cycle_state import (
     CHECKPOINT_FOLDER,
+    DENSE_FOLDER,
     METRICS_FILE,
+    STATE_FOLDER,
     TRAINING_FOLDER,
     CycleState,
     Healing,
@@ -43,8 +45,6 @@ from sentinel.utils.checkpoints.cycle_state import (
 )
 from sentinel.utils.progress_tracker import ProgressTracker
 from sentinel.watching import healing_slope, measurements, signals_of
-
-STATE_FOLDER = "state"
 
 
 class Cycles:
@@ -61,11 +61,13 @@ class Cycles:
         resume: The folder that `state` was read from.
         state: Where an earlier attempt was left; None begins.
         save_interval_s: As of `run`.
+        warm_up: What the dense model was trained by; None where it is as it was loaded.
 
     Attributes:
         module: The model as it is now.
         records: One per finished cycle.
         planner: Knows what a controller has learnt.
+        warm_up: As it was given.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Cycles:
         resume: Path | None,
         state: CycleState | None,
         save_interval_s: float,
+        warm_up: WarmUpRecord | None,
     ) -> None:
         self._spec = spec
         self._inputs = inputs
@@ -89,15 +92,19 @@ class Cycles:
         self._reporter = reporter
         self._tracker = tracker
         self._save_interval_s = save_interval_s
+        self.warm_up = warm_up
+        self._steps_before = warm_up.steps if warm_up else 0
         self._steps = steps_per_cycle(spec.heal, inputs.training) if spec.heal else 0
         exchange_steps = spec.grow.steps if spec.grow else 0
-        tracker.plan(cycles=spec.prune.cycles, steps_per_cycle=self._steps + exchange_steps)
+        tracker.plan(
+            cycles=spec.prune.cycles,
+            steps_per_cycle=self._steps + exchange_steps,
+            steps_before=self._steps_before,
+        )
         self.planner = Planner(
             spec, steps=self._steps, model_folder=model_folder, state=state.controller if state else None
         )
         self.records = list(state.records) if state else []
-        self._is_first = state is None
-        self._dense: float | None = None
         self._healing = state.healing if state else None
         self._training = resume / TRAINING_FOLDER if resume and self._healing and not self._healing.done else None
         self.module = PruningModule(copy.deepcopy(inputs.dense), inputs.family, kept=state.kept if state else None)
@@ -107,7 +114,8 @@ class Cycles:
             self._tell_where(state)
 
     def _tell_where(self, state: CycleState) -> None:
-        where, cuts, steps = f"after cycle {state.cycle}", state.cycle, self._steps_taken()
+        where = f"after cycle {state.cycle}" if state.cycle else "before cycle 1"
+        cuts, steps = state.cycle, self._steps_taken()
         if state.healing:
             where = f"at step {state.healing.step} of healing cycle {state.cycle + 1}"
             cuts, steps = cuts + 1, steps + state.healing.step
@@ -115,9 +123,8 @@ class Cycles:
         self._tracker.message(f"Resumed {where} of {self._spec.prune.cycles}.")
 
     def measure_dense(self) -> None:
-        """Record the dense model's loss, unless an earlier attempt has."""
-        if self._is_first:
-            self._dense_loss()
+        """Record the dense model's loss, unless that has been done."""
+        self._dense_loss()
 
     def run(self) -> None:
         """Run those that are left."""
@@ -127,7 +134,7 @@ class Cycles:
             self._cycle(cycle)
 
     def _steps_taken(self) -> int:
-        return sum(record.healing_steps + record.exchange_steps for record in self.records)
+        return self._steps_before + sum(record.healing_steps + record.exchange_steps for record in self.records)
 
     def _cycle(self, cycle: int) -> None:
         if self._healing:
@@ -246,11 +253,9 @@ class Cycles:
         return True
 
     def _dense_loss(self) -> float:
-        if self._dense is None:
-            self._dense = mean_loss(self._inputs.dense, self._inputs.evaluation)
-            if self._is_first:
-                self._tracker.metric("dense_loss", self._dense)
-        return self._dense
+        if not self._tracker.series["dense_loss"]:
+            self._tracker.metric("dense_loss", mean_loss(self._inputs.dense, self._inputs.evaluation))
+        return self._tracker.series["dense_loss"][-1].value
 
     def _heal(self, record: CycleRecord, heal: Heal) -> CycleRecord:
         """The record with what came of its healing."""
@@ -312,12 +317,15 @@ class Cycles:
 
     def _save(self, healing: Healing | None = None, write_training: Callable[[Path], None] | None = None) -> None:
         cycle, step = len(self.records), healing.step if healing else None
+        if step is not None and cycle == 0:
+            step += self._steps_before  # the states of the warm-up come before those of the first healing
         folder = state_folder(self._output / STATE_FOLDER, cycle, step=step)
         state = CycleState(
             spec_sha256=spec_digest(self._spec),
             cycle=cycle,
             kept=self.module.kept,
             records=self.records,
+            warm_up=self.warm_up,
             commits=dict(self._commits),
             healing=healing,
             controller=self.planner.state(),
@@ -329,6 +337,7 @@ class Cycles:
             self._output / METRICS_FILE,
             write_checkpoint=partial(write_unfinished, self._inputs, self.module),
             write_training=write_training,
+            dense=self._output / DENSE_FOLDER if self.warm_up else None,
         )
         self._reporter.emit(CheckpointSaved(cycle=cycle, step=step, directory=str(folder)))
 

@@ -165,6 +165,9 @@ def _comparison(result: Result) -> Table:
         before, after = _value(result.dense, attribute), _value(result.pruned, attribute)
         change = f"{(after / before - 1) * 100:+.1f} %" if before else ""
         table.add_row(label, format(before, form), format(after, form), change)
+    if result.warm_up:
+        loaded = f"{result.warm_up.loaded_loss:.4f}"
+        table.add_row(f"loss before the warm-up of {result.warm_up.steps} steps", loaded, "", "")
     table.add_row("KL(dense ‖ pruned), nats/token", "", f"{result.pruned.kl_to_dense:.4f}", "")
     table.add_row("same first choice as dense", "", f"{result.pruned.agreement:.1%}", "")
     for found in result.tasks:

@@ -14,6 +14,7 @@ class Phase(StrEnum):
     """What a running experiment is doing."""
 
     LOADING = "loading"
+    WARMING_UP = "warming_up"
     MEASURING = "measuring"
     PRUNING = "pruning"
     HEALING = "healing"
@@ -43,7 +44,7 @@ class Progressed(_Event):
 
 
 class MetricRecorded(_Event):
-    """One measured number. `step` counts healing steps over the whole experiment."""
+    """One measured number. `step` counts steps of training over the whole experiment, a warm-up's included."""
 
     type: Literal["metric"] = "metric"
     name: str
@@ -71,8 +72,9 @@ class NeedsEstimated(_Event):
 class CheckpointSaved(_Event):
     """A state from which a run can resume lies complete in `directory`.
 
-    It is the one after `cycle` (0: none is finished yet), and where `step` is not null so many steps into the healing
-    of the next one; it takes the place of earlier ones after the same cycle.
+    It is the one after `cycle` (0: none is finished yet), and where `step` is not null so many steps of training
+    later: of the healing of the next one, and before the first cut of the warm-up. It takes the place of earlier ones
+    after the same cycle.
     """
 
     type: Literal["checkpoint"] = "checkpoint"

@@ -41,6 +41,7 @@ from sentinel.utils.checkpoints.cycle_state import (
 from sentinel.utils.metrics_log import MetricsLog
 from sentinel.utils.progress_tracker import ProgressTracker
 from sentinel.utils.series import read_series
+from sentinel.warming import warm_up
 
 
 def run(
@@ -88,16 +89,32 @@ def run(
             for doubt in inputs.doubts:
                 tracker.message(doubt, level="warning")
             check_inputs(spec, inputs)
-        cycles = Cycles(
+        if spec.heal and spec.heal.before and state is None:
+            # A prompt that is too long must not fail the run behind its warm-up.
+            continue_prompts(inputs.dense, inputs.tokenizer, spec.evaluate)
+        warmed = warm_up(
             spec,
             inputs,
-            model_folder=model_folder(locate(pinned, fetched).model),
             commits=commits,
             output=output,
             reporter=log,
             tracker=tracker,
             resume=resume,
             state=state,
+            save_interval_s=save_interval_s,
+        )
+        has_begun = state is not None and state.warming_step is None
+        cycles = Cycles(
+            spec,
+            inputs,
+            warm_up=warmed,
+            model_folder=model_folder(locate(pinned, fetched).model),
+            commits=commits,
+            output=output,
+            reporter=log,
+            tracker=tracker,
+            resume=resume if has_begun else None,
+            state=state if has_begun else None,
             save_interval_s=save_interval_s,
         )
         sources = read_sources(pinned, fetched)
@@ -190,4 +207,5 @@ class _Run:
             memory=memory,
             checkpoint=str(self.output / CHECKPOINT_FOLDER),
             stress=stressed,
+            warm_up=self.cycles.warm_up,
         )

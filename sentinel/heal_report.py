@@ -11,15 +11,18 @@ class HealingObserver(Observer):
         tracker: Where it is told.
         cycle: Its number, from 1.
         steps_before: Of the cycles before it.
+        series: Under which name its losses are recorded.
     """
 
-    def __init__(self, tracker: ProgressTracker, *, cycle: int, steps_before: int) -> None:
-        self._tracker, self._cycle, self._steps_before = tracker, cycle, steps_before
+    def __init__(
+        self, tracker: ProgressTracker, *, cycle: int, steps_before: int, series: str = "healing_loss"
+    ) -> None:
+        self._tracker, self._cycle, self._steps_before, self._series = tracker, cycle, steps_before, series
 
     def stepped(self, step: int, loss: float) -> None:
         """Progress and the loss."""
         self._tracker.advance(cuts=self._cycle, steps=self._steps_before + step)
-        self._tracker.metric("healing_loss", loss)
+        self._tracker.metric(self._series, loss)
 
     def measured(self, _step: int, loss: float) -> None:
         """The held-out loss on the way."""

@@ -14,6 +14,16 @@ class LowRank(Section):
     alpha: float = Field(32, gt=0, description="An adapter's product is scaled by `alpha / rank`.")
 
 
+class WarmUp(Section):
+    """Training before the first cut, until the loss is stable; what comes of it is the dense model."""
+
+    steps: int = Field(500, ge=1, description="Optimiser steps at most.")
+    window: int = Field(25, ge=1, description="Steps whose mean loss is held against that of as many before them.")
+    stable_below: float = Field(
+        0.01, gt=0, lt=1, description="The loss is stable when it falls by less than this share from window to window."
+    )
+
+
 class Heal(Section):
     """Fine-tuning after every cut."""
 
@@ -79,6 +89,11 @@ class Heal(Section):
     save_every: int = Field(
         25, ge=1, description="Steps between two points to which healing can go back or from which it can resume."
     )
+    before: WarmUp | None = Field(
+        None,
+        description="Train the loaded model first, by cross-entropy, until its loss is stable: it is the dense model "
+        "from then on. null for none.",
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -89,3 +104,33 @@ class Heal(Section):
         if self.patience and not self.evaluate_every:
             raise ValueError("`patience` counts measurements; say how often with `evaluate_every`.")
         return self
+
+    @model_validator(mode="after")
+    def _can_become_stable(self) -> Self:
+        if self.before is None:
+            return self
+        risen = self.before.steps - self.rise(self.before.steps)
+        if risen < 2 * self.before.window:
+            raise ValueError(
+                f"`before` compares two windows of {self.before.window} steps, and of its {self.before.steps} steps "
+                f"{risen} are left once the rate has risen: raise `before.steps` or lower `before.window`."
+            )
+        return self
+
+    def rise(self, steps: int) -> int:
+        """Of so many steps those in which the rate rises."""
+        return round(self.warmup_fraction * steps)
+
+    def warming(self, before: WarmUp) -> Self:
+        """How the warm-up trains: as healing does, but on the text alone, and without measurements in between."""
+        return self.model_copy(
+            update={
+                "loss": "cross_entropy",
+                "teacher_top_k": None,
+                "hidden_weight": 0.0,
+                "steps": before.steps,
+                "epochs": None,
+                "evaluate_every": None,
+                "patience": None,
+            }
+        )

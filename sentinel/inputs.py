@@ -199,7 +199,7 @@ def _windows(documents: Documents, tokenizer: PreTrainedTokenizerBase, packing: 
 
 
 def _training_windows(spec: Spec) -> int | None:
-    """As many windows as calibration and, behind it, all healing steps can use; None for all.
+    """As many windows as calibration and, behind it, the steps of warm-up and healing can use; None for all.
 
     What a stress test trains on is what healing sees; without healing there are windows for it alone.
     """
@@ -210,7 +210,8 @@ def _training_windows(spec: Spec) -> int | None:
     if spec.heal.epochs is not None:
         return None
     # What grows learns in between on windows that its cycle's healing has read: it takes no more of them.
-    healing = spec.prune.cycles * spec.heal.steps * sequences_per_step(spec.heal, spec.data.sequence_length)
+    steps = spec.prune.cycles * spec.heal.steps + (spec.heal.before.steps if spec.heal.before else 0)
+    healing = steps * sequences_per_step(spec.heal, spec.data.sequence_length)
     return spec.prune.calibration_sequences + _held_out_windows(spec) + healing
 
 

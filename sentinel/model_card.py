@@ -14,7 +14,7 @@ from sentinel.data_spec import HubData
 from sentinel.heal_spec import Heal
 from sentinel.manifest import MANIFEST_FILE, Run, Unit, ranges
 from sentinel.prune_spec import Prune
-from sentinel.result import CycleRecord, LayerCompensation, Measurement, Result
+from sentinel.result import CycleRecord, LayerCompensation, Measurement, Result, WarmUpRecord
 from sentinel.spec import BuiltinModel, HubModel, PathModel, Spec
 from sentinel.stress_spec import IN_DOMAIN
 
@@ -172,6 +172,7 @@ def _protocol(result: Result) -> str:
 
 def _deeds(spec: Spec, result: Result) -> str:
     lines = [
+        *_warm_up(result.warm_up),
         *_pruning(spec.prune, len(result.cycles)),
         _healing(spec.heal),
         f"Seed: {spec.seed}",
@@ -204,6 +205,14 @@ def _pruning(prune: Prune, cycles: int) -> list[str]:
         f"Search: {f'{prune.search.evaluations} evaluations per cycle' if prune.search else 'none'}",
         f"Calibration: {prune.calibration_sequences} windows",
     ]
+
+
+def _warm_up(record: WarmUpRecord | None) -> list[str]:
+    if record is None:
+        return []
+    losses = f"from loss {record.loaded_loss:.4f} as loaded to {record.loss:.4f}"
+    what = f"Warm-up: {record.steps:,} steps of cross-entropy before the first cut, {losses}"
+    return [f"{what}. “Dense” is the model behind it. {_plain(record.reason)}"]
 
 
 def _healing(heal: Heal | None) -> str:

@@ -224,6 +224,22 @@ class CycleRecord(_Value):
     growth: GrowthRecord | None = None
 
 
+class WarmUpRecord(_Value):
+    """What the training before the first cut came to. The model that it made is what the rest calls dense.
+
+    Attributes:
+        steps: Optimiser steps.
+        loaded_loss: Nats per token on the evaluation text, of the model as it was loaded.
+        loss: The same behind the warm-up.
+        reason: Why it ended, in a sentence.
+    """
+
+    steps: int
+    loaded_loss: float
+    loss: float
+    reason: str
+
+
 class Protocol(_Value):
     """How the losses were measured; two losses compare only if this is equal."""
 
@@ -268,6 +284,7 @@ class Result(_Value):
         memory: Estimated and measured.
         checkpoint: Folder that `from_pretrained` loads.
         stress: What `evaluate.stress` came to; None where the spec did not ask for it.
+        warm_up: What `heal.before` came to; None where the spec did not ask for it.
     """
 
     dense: Measurement
@@ -281,3 +298,4 @@ class Result(_Value):
     memory: Memory
     checkpoint: str
     stress: StressResult | None = None
+    warm_up: WarmUpRecord | None = None

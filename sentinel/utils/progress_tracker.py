@@ -34,9 +34,9 @@ class ProgressTracker:
         self.step = 0
         self.timings_s: defaultdict[str, float] = defaultdict(float)
 
-    def plan(self, *, cycles: int, steps_per_cycle: int) -> None:
-        """Say how long the whole run will be, once the text is loaded."""
-        self._total = cycles * (CUT_STEPS + steps_per_cycle) + CUT_STEPS
+    def plan(self, *, cycles: int, steps_per_cycle: int, steps_before: int = 0) -> None:
+        """Say how long the whole run will be, once the text is loaded, with what it trains before the first cycle."""
+        self._total = steps_before + cycles * (CUT_STEPS + steps_per_cycle) + CUT_STEPS
 
     def add_timings(self, timings_s: Mapping[str, float]) -> None:
         """Take over the seconds of earlier attempts."""

@@ -83,6 +83,7 @@ class FineTuner:
         observer: Observer | None = None,
         keeper: Keeper | None = None,
         resume: Path | None = None,
+        until: Callable[[], bool] = lambda: False,
     ) -> Healed:
         """Train `model` in place.
 
@@ -97,6 +98,7 @@ class FineTuner:
             observer: Hears of every step.
             keeper: Is offered the state where healing could go on from.
             resume: Folder into which a keeper had it written, of the same healing; `model` is as it was kept.
+            until: Asked behind every step whether that was enough.
 
         Raises:
             TrainingDiverged: What was not finite, or jumped, could not be got over; the weights are of no use.
@@ -125,6 +127,7 @@ class FineTuner:
                 observer=observer or Observer(),
                 keeper=_AdaptersKeeper(keeper, adapters) if keeper and adapters else keeper,
                 resume=resume,
+                until=until,
             )
             loop.run()
         best = loop.best

@@ -32,8 +32,9 @@ def optimizer_of(heal: Heal, parameters: Iterable[nn.Parameter]) -> torch.optim.
 
 def scheduler_of(heal: Heal, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
     """Up linearly from zero, then as `heal.schedule` says, over so many steps."""
-    warmup = round(heal.warmup_fraction * steps)
-    return get_scheduler(SCHEDULES[heal.schedule], optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+    return get_scheduler(
+        SCHEDULES[heal.schedule], optimizer, num_warmup_steps=heal.rise(steps), num_training_steps=steps
+    )
 
 
 @contextmanager

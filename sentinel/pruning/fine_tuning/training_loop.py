@@ -3,6 +3,7 @@
 Knows no folder layout and no events. What may go wrong at a step is judged by `stability`; what is done about it, here.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class TrainingLoop:
         observer: Hears of every step.
         keeper: Is offered the state every `heal.save_every` steps; None keeps none.
         resume: Folder into which a keeper had the state written; the weights are put back already.
+        until: Asked behind every step whether that was enough.
 
     Attributes:
         step: Steps done.
@@ -56,7 +58,9 @@ class TrainingLoop:
         observer: Observer,
         keeper: Keeper | None,
         resume: Path | None,
+        until: Callable[[], bool],
     ) -> None:
+        self._until = until
         self._task, self._heal, self._observer, self._keeper = task, heal, observer, keeper
         self._is_main = accelerator is None or accelerator.is_main_process
         self._stability = Stability(heal.stability_level)
@@ -95,7 +99,7 @@ class TrainingLoop:
             TrainingDiverged: Numbers that are not finite, or a jump of the loss, could not be got over.
             OutOfMemory: As many windows as must be do not fit.
         """
-        while self.step < self._task.steps and not self._is_out_of_patience():
+        while self.step < self._task.steps and not self._is_out_of_patience() and not self._until():
             self._take_step()
             self._measure_if_due()
         if self.best:

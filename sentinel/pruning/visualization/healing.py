@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from sentinel.pruning.visualization.style import BLUE, GREY, VERMILLION, layered, styled, values
+from sentinel.pruning.visualization.style import BLUE, GREEN, GREY, VERMILLION, layered, styled, values
 from sentinel.utils.series import Point, Series
 
 # More are drawn as means of neighbours: a line has no more pixels.
@@ -14,6 +14,7 @@ FEW = 40
 WIDTH, HEIGHT = 700, 160
 OBJECTIVES = {"distill": "distillation loss", "cross_entropy": "cross-entropy"}
 PANELS: Mapping[str, tuple[str, str]] = {
+    "warm_up_loss": ("training text, before the first cut", GREEN),
     "healing_loss": ("training text", BLUE),
     "healing_held_out_loss": ("held-out text", VERMILLION),
 }
@@ -26,7 +27,7 @@ def healing(series: Series, *, objective: str) -> alt.VConcatChart:
         series: With at least one of the losses.
         objective: What the first is, as `heal.loss` says it.
     """
-    titles = {"healing_loss": OBJECTIVES[objective], "healing_held_out_loss": OBJECTIVES["cross_entropy"]}
+    titles = dict.fromkeys(PANELS, OBJECTIVES["cross_entropy"]) | {"healing_loss": OBJECTIVES[objective]}
     begins = cycle_starts(series)
     panels = [
         _panel(thinned(series[name]), title=[titles[name], f"{text} (nats per token)"], colour=colour, begins=begins)

@@ -14,12 +14,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sentinel.errors import CheckpointInvalid
-from sentinel.result import CycleRecord
+from sentinel.result import CycleRecord, WarmUpRecord
 from sentinel.spec import Spec
 
+STATE_FOLDER = "state"
 STATE_FILE = "state.json"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FOLDER = "checkpoint"
+DENSE_FOLDER = "dense"
 TRAINING_FOLDER = "training"
 
 Source = Literal["model", "data"]
@@ -49,6 +51,8 @@ class CycleState(BaseModel):
         cycle: The last finished cycle, counted from 1.
         kept: Unit → per layer, the dense model's groups that are left.
         records: One per finished cycle.
+        warming_step: Steps of the warm-up that are done, if it is not over; what it needs lies in the training folder.
+        warm_up: What the warm-up came to; the model that it made lies in the dense folder. None without one.
         commits: Of the hub, by what was read there: the run goes on with the same, wherever a branch has moved.
         healing: The cycle after them, if it is being healed; what that needs lies in the training folder.
         controller: What the controller has to remember; None without one.
@@ -61,6 +65,8 @@ class CycleState(BaseModel):
     cycle: int
     kept: dict[Literal["attention", "mlp"], list[list[int]]]
     records: list[CycleRecord]
+    warming_step: int | None = None
+    warm_up: WarmUpRecord | None = None
     commits: dict[Source, str] = {}
     healing: Healing | None = None
     controller: dict[str, Any] | None = None
@@ -79,6 +85,7 @@ def save_state(
     *,
     write_checkpoint: Callable[[Path], object],
     write_training: Callable[[Path], object] | None = None,
+    dense: Path | None = None,
 ) -> None:
     """Write a state folder: checkpoint, metrics so far, state. Replaces an older one of the same name.
 
@@ -88,6 +95,7 @@ def save_state(
         metrics: File of the metrics so far.
         write_checkpoint: Writes the model into the folder that it is given, which does not exist yet.
         write_training: Writes what a healing needs to go on into the folder that it is given.
+        dense: The dense model's checkpoint, where the run has made it; is linked, as all states need the same.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -96,6 +104,8 @@ def save_state(
     if write_training:
         (partial / TRAINING_FOLDER).mkdir()
         write_training(partial / TRAINING_FOLDER)
+    if dense:
+        link_folder(dense, partial / DENSE_FOLDER)
     shutil.copyfile(metrics, partial / METRICS_FILE)
     (partial / STATE_FILE).write_text(state.model_dump_json(), encoding="utf-8")
     for path in (*partial.rglob("*"), partial):
@@ -121,15 +131,34 @@ def load_state(folder: Path, spec: Spec) -> CycleState:
 
 
 def state_folder(root: Path, cycle: int, *, step: int | None = None) -> Path:
-    """Where the state after `cycle` lies, or `step` steps into the healing of the next; names sort as they come."""
+    """Where the state after `cycle` lies, or the one `step` steps of training later; names sort as they come."""
     return root / (f"cycle-{cycle:04d}" if step is None else f"cycle-{cycle:04d}-step-{step:08d}")
 
 
 def drop_superseded(newest: Path) -> None:
-    """Remove the states in a healing that are older than `newest`, which lies beside them."""
+    """Remove the states in a warm-up or healing that are older than `newest`, which lies beside them."""
     for folder in newest.parent.glob("cycle-*-step-*"):
         if folder.name < newest.name:
             shutil.rmtree(folder)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Make `target` a folder of the same files, in the place of what is there. Nobody may write into either's files.
+
+    They are hard links, which take no space; copies where the file system has none.
+    """
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, copy_function=_link)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _fsync(path: Path) -> None:
