@@ -17,17 +17,17 @@ from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs
 from sentinel.models.adaptive.states import History
 from sentinel.models.evaluation import compare, mean_loss
-from sentinel.models.families.base import Unit
 from sentinel.models.loaders.weights import load_weights
 from sentinel.outputs import write_unfinished
 from sentinel.planning import Plan, Planner
 from sentinel.plasticity import Exchange
 from sentinel.pruning.calibration import Calibration
+from sentinel.pruning.consolidation import consolidate, sentences, union
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
 from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
 from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
-from sentinel.result import CostRecord, CycleRecord, DecisionRecord, Signals, WarmUpRecord
+from sentinel.result import CostRecord, CycleRecord, DecisionRecord, MergeRecord, Signals, WarmUpRecord
 from sentinel.spec import Spec
 from sentinel.states import changes_in, history_of, states_of
 from sentinel.utils.checkpoints.cycle_state import (
@@ -204,8 +204,11 @@ class Cycles:
     def _cut(self, cycle: int, plan: Plan) -> CycleRecord:
         with self._tracker.phase(Phase.PRUNING, cycle=cycle):
             calibration = self._calibration()
-            selection = self.module.select(calibration, plan.prune, before=plan.before, progress=plan.progress)
-            removed, compensation = self.module.cut(calibration, selection.cut, compensation=plan.prune.compensation)
+            merging = consolidate(self.module, calibration, plan.prune, before=plan.before, progress=plan.progress)
+            self._tell_merges(cycle, merging.merged)
+            selection = self.module.select(calibration, plan.prune, before=merging.before, progress=merging.progress)
+            cut, compensation = self.module.cut(calibration, selection.cut, compensation=plan.prune.compensation)
+            removed = union(merging.removed, cut)
             loss = self._held_out_loss("pruned")
         self._tracker.message(f"Cycle {cycle}: {self._summary(removed)}; held-out loss {loss:.4f}.")
         return CycleRecord(
@@ -216,8 +219,13 @@ class Cycles:
             evaluations=selection.evaluations,
             loss_before_healing=loss,
             loss=loss,
-            compensation=compensation,
+            compensation=[*merging.compensation, *compensation],
+            merged=list(merging.merged),
         )
+
+    def _tell_merges(self, cycle: int, merged: Sequence[MergeRecord]) -> None:
+        for sentence in sentences(merged):
+            self._tracker.message(f"Cycle {cycle}: {sentence}")
 
     def _calibration(self) -> Calibration:
         seed = self._spec.seed + len(self.records)
@@ -228,7 +236,7 @@ class Cycles:
         kind = self._spec.prune.target.kind
         return CostRecord(kind=kind, goal=selection.goal, predicted=selection.predicted, measured=measured)
 
-    def _summary(self, removed: Mapping[Unit, Mapping[int, Sequence[int]]]) -> str:
+    def _summary(self, removed: Mapping[str, Mapping[int, Sequence[int]]]) -> str:
         """What a cycle cut, and what is left, of the units that the spec prunes."""
         parts = []
         for unit in units_of(self._spec.prune.units):
@@ -302,6 +310,7 @@ class Cycles:
                 return record
             self.module, growth = tried
             self._held_out_loss("grown")
+        self._tell_merges(cycle, growth.merged)
         self._tracker.message(f"Cycle {cycle}: grew {_numbers(growth.grown)}. {growth.reason}")
         return record.model_copy(update={"growth": growth, "exchange_steps": how.steps})
 

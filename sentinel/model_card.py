@@ -62,6 +62,7 @@ def write_card(checkpoint: Path, run: Run, *, plots: Path) -> None:
         "Evaluation protocol": _protocol(result),
         "What was done": _deeds(spec, result),
         "What the controller decided": _decisions(result.cycles),
+        "Merged groups": _merged(result.cycles),
         "Growth": _growth(result.cycles),
         "What is left of each layer": _layers(run),
         "Compensation": _compensation(result.cycles),
@@ -202,6 +203,11 @@ def _pruning(prune: Prune, cycles: int) -> list[str]:
         f"Target: {prune.target.kind.replace('_', ' ')} {prune.target.value:,g}",
         f"Cycles: {cycles} of {prune.cycles}, schedule {prune.schedule.replace('_', ' ')}",
         f"Compensation: {(prune.compensation or 'none').replace('_', ' ')}",
+        *(
+            [f"Merging: groups of a layer whose outputs have a cosine of ±{prune.merge:g} or more"]
+            if prune.merge
+            else []
+        ),
         f"Search: {f'{prune.search.evaluations} evaluations per cycle' if prune.search else 'none'}",
         f"Calibration: {prune.calibration_sequences} windows",
     ]
@@ -237,6 +243,20 @@ def _decisions(cycles: Sequence[CycleRecord]) -> str:
         if record.decision
     ]
     return _table(["cycle", "action", "of the way", "groups to grow", "healing steps", "reason"], rows) if rows else ""
+
+
+def _merged(cycles: Sequence[CycleRecord]) -> str:
+    """Attention groups by name; of neurons, which would fill pages, the number per layer."""
+    rows = []
+    for record in cycles:
+        merged = [*record.merged, *(record.growth.merged if record.growth else ())]
+        for unit, layer in dict.fromkeys((item.unit, item.layer) for item in merged):
+            here = [item for item in merged if (item.unit, item.layer) == (unit, layer)]
+            names = ", ".join(f"{item.group} into {item.partner}" for item in here)
+            which = names if unit == "attention" else f"{len(here)} neurons"
+            least = min(abs(item.cosine) for item in here)
+            rows.append([str(record.cycle), unit, str(layer), which, f"{least:.4f}"])
+    return _table(["cycle", "unit", "layer", "merged", "least cosine, ±"], rows) if rows else ""
 
 
 def _growth(cycles: Sequence[CycleRecord]) -> str:

@@ -18,13 +18,14 @@ from sentinel.inputs import Inputs
 from sentinel.models.evaluation import mean_loss
 from sentinel.prune_spec import Prune
 from sentinel.pruning.calibration import Calibration
+from sentinel.pruning.consolidation import consolidate, union
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
 from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.fine_tuning.optimization import factors_of_groups
 from sentinel.pruning.growth.growing import Grown, grow
-from sentinel.pruning.levels import cost_for
+from sentinel.pruning.levels import cost_for, share_of_the_way
 from sentinel.pruning.pruning_module import PruningModule
-from sentinel.result import GrowthRecord
+from sentinel.result import GrowthRecord, MergeRecord
 
 # A record goes through the database with every cycle; so many promises of neurons nobody reads there.
 MOST_GAINS = 1000
@@ -78,7 +79,7 @@ class Exchange:
             self._learn(without, half, Observer())
         self._learn(grown.module, 0, observer_after(0), factors=self._factors(grown))
         loss_grown = self._held_out_loss(grown.module)
-        removed = self._cut_back(grown.module, size=self._cost(module))
+        removed, merged = self._cut_back(grown.module, size=self._cost(module))
         self._learn(grown.module, 1, observer_after(halves(self.how.steps)[0]))
         loss_after, loss_without = self._held_out_loss(grown.module), self._held_out_loss(without)
         accepted = loss_after < loss_without
@@ -86,6 +87,7 @@ class Exchange:
             strategy=self.how.strategy,
             grown={unit: {layer: list(g) for layer, g in layers.items()} for unit, layers in grown.groups.items()},
             removed=removed,
+            merged=merged,
             gains=dict(grown.gains) if _is_readable(grown) else {},
             accepted=accepted,
             loss_before=loss_before,
@@ -138,19 +140,21 @@ class Exchange:
             return False
         return True
 
-    def _cut_back(self, module: PruningModule, *, size: float) -> dict[str, dict[int, list[int]]]:
-        """Remove as much as came; what went."""
+    def _cut_back(
+        self, module: PruningModule, *, size: float
+    ) -> tuple[dict[str, dict[int, list[int]]], list[MergeRecord]]:
+        """Remove as much as came; what went, and what of it was merged."""
         calibration = self._calibration(module)
-        selection = module.select(calibration, self.prune, progress=self._way_back(calibration, size=size))
+        merging = consolidate(module, calibration, self.prune, progress=self._way_back(calibration, size=size))
+        selection = module.select(calibration, self.prune, before=merging.before, progress=merging.progress)
         removed, _ = module.cut(calibration, selection.cut, compensation=self.prune.compensation)
-        return {unit: dict(layers) for unit, layers in removed.items()}
+        return union(merging.removed, removed), list(merging.merged)
 
     def _way_back(self, calibration: Calibration, *, size: float) -> float:
         """Share of the way to the target at which the model has this size again."""
         if self.prune.target.kind == "sparsity":  # its share is counted from the dense model, others' from what is left
             return self.progress
-        cost, target = cost_for(self.prune, calibration).total, self.prune.target.value
-        return (cost - size) / (cost - target) if cost > target else 0.0
+        return share_of_the_way(self.prune, calibration, size=size)
 
 
 def halves(steps: int) -> tuple[int, int]:

@@ -92,6 +92,13 @@ class Prune(Section):
     search: Search | None = Field(
         default_factory=Search, description="Refine the selection by measured KL after the repair; null for none."
     )
+    merge: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Before each cut, groups of a layer whose outputs have a cosine of at least this, of either sign, "
+        "become one, as far as the cycle's target asks for; what goes is made up for by least squares. null for none.",
+    )
     mlp_block: int = Field(8, ge=1, le=4096, description="Layers keep a multiple of this many neurons.")
     minimum_per_layer: int = Field(
         1, ge=1, description="Attention groups that every layer keeps; of neurons, this many blocks."
@@ -112,6 +119,8 @@ class Prune(Section):
             raise ValueError("`mix` goes with the strategy `combined`, and `combined` needs a `mix`.")
         if "entropy" in {self.strategy, *(self.mix or ())} and self.units != ["attention"]:
             raise ValueError("`entropy` scores attention only; use another strategy for these units.")
+        if self.merge is not None and self.units == ["layer"]:
+            raise ValueError("`merge` joins groups of a layer; prune `attention` or `mlp`, or leave it out.")
         if "layer" in self.units and self.allocation == "uniform":
             raise ValueError("`uniform` would remove every layer or none; use `global` or `cost` with `layer`.")
         if self.target.sparsity is not None and "layer" in self.units and len(self.units) > 1:

@@ -125,6 +125,24 @@ class CostRecord(_Value):
     measured: float
 
 
+class MergeRecord(_Value):
+    """Two groups of a layer that did nearly the same and became one; named as in the dense model.
+
+    Attributes:
+        unit: `attention` or `mlp`.
+        layer: In which layer.
+        group: Which went.
+        partner: Which took its part.
+        cosine: Of their outputs on the calibration text; below 0 where one turned the other's sign.
+    """
+
+    unit: str
+    layer: int
+    group: int
+    partner: int
+    cosine: float
+
+
 class GrowthRecord(_Value):
     """What a cycle grew and gave up for it, and whether that was worth it.
 
@@ -141,6 +159,7 @@ class GrowthRecord(_Value):
         loss_after: After the exchange and the other half, at the size that the model had before.
         loss_without: Of a copy that learnt as long and exchanged nothing.
         reason: Why it does or does not, in a sentence.
+        merged: Those of the removed that went as they were merged into others.
     """
 
     strategy: str
@@ -153,6 +172,7 @@ class GrowthRecord(_Value):
     loss_after: float
     loss_without: float
     reason: str
+    merged: list[MergeRecord] = []
 
 
 class DecisionRecord(_Value):
@@ -204,6 +224,7 @@ class CycleRecord(_Value):
             are not there any more are withdrawn.
         decision: What the controller decided; None without one.
         growth: What was grown; None where nothing was.
+        merged: Those of the removed that went as they were merged into others.
     """
 
     cycle: int
@@ -222,6 +243,7 @@ class CycleRecord(_Value):
     states: dict[int, list[State]] = {}
     decision: DecisionRecord | None = None
     growth: GrowthRecord | None = None
+    merged: list[MergeRecord] = []
 
 
 class WarmUpRecord(_Value):

@@ -200,15 +200,15 @@ def reason_of(losses: Sequence[float], before: WarmUp, *, steps: int) -> str:
             f"The warm-up ended after its {steps} steps; too few were learnt from to tell whether the loss is stable."
         )
     earlier, later = found
-    lies = f"{abs(earlier - later) / earlier:.2%} {'below' if later < earlier else 'above'}"
+    lies = f"{abs(earlier - later) / earlier:.3%} {'below' if later < earlier else 'above'}"
     figures = (
         f"the loss of the last {before.window} steps, {later:.4f} in the mean, lies {lies} the {earlier:.4f} of the "
         f"{before.window} before"
     )
+    least = f"{100 * before.stable_below:g}%"
     if is_stable(losses, before):
-        least = f"and is stable where it is not {before.stable_below:.2%} below"
-        return f"The loss is stable after {steps} of {before.steps} steps: {figures}, {least}."
-    return f"The loss is not stable after all {steps} steps: {figures}, {before.stable_below:.2%} or more."
+        return f"The loss is stable after {steps} of {before.steps} steps: {figures}, not {least} below."
+    return f"The loss is not stable after all {steps} steps: {figures}, {least} or more."
 
 
 def _means(losses: Sequence[float], window: int) -> tuple[float, float] | None:

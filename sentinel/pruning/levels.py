@@ -23,6 +23,28 @@ class Goal:
     needed: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What the sites may lose, and what has to be saved.
+
+    Attributes:
+        sites: The sites.
+        choices: What each of them may lose.
+        goals: What has to be saved by which.
+        cost: What the target counts.
+    """
+
+    sites: Sequence[Site]
+    choices: Sequence[Choice]
+    goals: Sequence[Goal]
+    cost: Cost
+
+    @property
+    def goal(self) -> float:
+        """What the cost has to fall to."""
+        return self.cost.total - sum(goal.needed for goal in self.goals)
+
+
 def units_of(names: Sequence[UnitName]) -> list[Unit]:
     """The kinds of sites that lose something; a whole `layer` is its attention or its MLP."""
     return [unit for unit in UNITS if unit in names or "layer" in names]
@@ -33,6 +55,15 @@ def cost_for(prune: Prune, calibration: Calibration) -> Cost:
     return cost_of(
         "sites" if _whole_only(prune) and prune.target.kind == "sparsity" else prune.target.kind, calibration
     )
+
+
+def share_of_the_way(prune: Prune, calibration: Calibration, *, size: float) -> float:
+    """How much of the way from its cost now to the target the model has gone when it costs `size`.
+
+    Not of `sparsity`, which is counted from the dense model.
+    """
+    cost, target = cost_for(prune, calibration).total, prune.target.value
+    return max(0.0, (cost - size) / (cost - target)) if cost > target else 0.0
 
 
 def choice_of(prune: Prune, site: Site, *, dense_count: int, cost: Cost) -> Choice:

@@ -10,16 +10,15 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
-from sentinel.models.families.base import UNITS, Family, Site, Unit
+from sentinel.models.families.base import UNITS, Family, Unit
 from sentinel.models.optimized.insertion import Grown, insert_groups, origin
 from sentinel.prune_spec import CompensationName, Prune
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.compensation import Cut
-from sentinel.pruning.costs import Cost
-from sentinel.pruning.levels import choice_of, cost_for, goals_of, units_of
+from sentinel.pruning.levels import Demand, choice_of, cost_for, goals_of, units_of
 from sentinel.pruning.repair import cut_and_compensate
 from sentinel.pruning.search import Space, refine
-from sentinel.pruning.selection import Choice, check_reachable, even_levels, select
+from sentinel.pruning.selection import check_reachable, even_levels, select
 from sentinel.pruning.strategies import rank_groups
 from sentinel.pruning.trial import Trial, as_cut
 from sentinel.result import LayerCompensation
@@ -99,6 +98,16 @@ class PruningModule:
             model=self.model, family=self.family, units=units_of(prune.units), windows=windows, seed=seed
         )
 
+    def demand(self, calibration: Calibration, prune: Prune, *, before: float = 0.0, progress: float = 1.0) -> Demand:
+        """What this model may lose and what has to go, with the arguments of `select`."""
+        sites, cost = calibration.sites(), cost_for(prune, calibration)
+        choices = [
+            choice_of(prune, site, dense_count=self.dense_counts[site.unit][site.layer], cost=cost) for site in sites
+        ]
+        emptied = self._emptied(calibration)
+        goals = goals_of(prune, sites, choices, cost, emptied=emptied, before=before, progress=progress)
+        return Demand(sites=sites, choices=choices, goals=goals, cost=cost)
+
     def select(
         self, calibration: Calibration, prune: Prune, *, before: float = 0.0, progress: float = 1.0
     ) -> Selection:
@@ -113,11 +122,9 @@ class PruningModule:
         Raises:
             SpecInvalid: The target cannot be reached.
         """
-        sites, cost = calibration.sites(), cost_for(prune, calibration)
         rankings = rank_groups(calibration, prune.strategy, mix=prune.mix)
-        choices = self._choices(sites, prune, cost)
-        emptied = self._emptied(calibration)
-        goals = goals_of(prune, sites, choices, cost, emptied=emptied, before=before, progress=progress)
+        demand = self.demand(calibration, prune, before=before, progress=progress)
+        sites, choices, goals = demand.sites, demand.choices, demand.goals
         removed: list[Sequence[int]] = [() for _ in sites]
         for goal in goals:
             chosen = select(
@@ -139,8 +146,8 @@ class PruningModule:
         saved = sum(choice.saving(len(groups)) for choice, groups in zip(choices, removed, strict=True))
         return Selection(
             cut=as_cut(sites, removed),
-            goal=cost.total - sum(goal.needed for goal in goals),
-            predicted=cost.total - saved,
+            goal=demand.goal,
+            predicted=demand.cost.total - saved,
             evaluations=evaluations,
         )
 
@@ -155,21 +162,15 @@ class PruningModule:
         Raises:
             SpecInvalid: The target cannot be reached.
         """
-        sites, cost = calibration.sites(), cost_for(prune, calibration)
-        choices = self._choices(sites, prune, cost)
+        demand = self.demand(calibration, prune, progress=progress)
         left = {unit: list(map(len, layers)) for unit, layers in self.kept.items()}
-        emptied = self._emptied(calibration)
-        for goal in goals_of(prune, sites, choices, cost, emptied=emptied, before=0.0, progress=progress):
-            some = [choices[i] for i in goal.sites]
+        for goal in demand.goals:
+            some = [demand.choices[i] for i in goal.sites]
             check_reachable(some, goal.needed)
             for index, level in zip(goal.sites, even_levels(some, goal.needed), strict=True):
-                left[sites[index].unit][sites[index].layer] -= choices[index].levels[level]
+                site = demand.sites[index]
+                left[site.unit][site.layer] -= demand.choices[index].levels[level]
         return left
-
-    def _choices(self, sites: Sequence[Site], prune: Prune, cost: Cost) -> list[Choice]:
-        return [
-            choice_of(prune, site, dense_count=self.dense_counts[site.unit][site.layer], cost=cost) for site in sites
-        ]
 
     def _emptied(self, calibration: Calibration) -> int:
         """Sites of the calibration's units that have lost everything."""

@@ -42,12 +42,12 @@ def test_the_loss_is_stable_when_two_windows_hardly_differ(losses, stable):
 
 def test_the_reason_has_the_figures():
     assert reason_of(FALLING, BEFORE, steps=20) == (
-        "The loss is not stable after all 20 steps: the loss of the last 3 steps, 1.8000 in the mean, lies 10.00% "
-        "below the 2.0000 of the 3 before, 1.00% or more."
+        "The loss is not stable after all 20 steps: the loss of the last 3 steps, 1.8000 in the mean, lies 10.000% "
+        "below the 2.0000 of the 3 before, 1% or more."
     )
     rising = [1.9, 2.0, 2.1, 2.2, 2.2, 2.2]
     assert "stable after 9 of 20 steps" in reason_of(rising, BEFORE, steps=9)
-    assert "2.2000 in the mean, lies 10.00% above the 2.0000" in reason_of(rising, BEFORE, steps=9)
+    assert "2.2000 in the mean, lies 10.000% above the 2.0000" in reason_of(rising, BEFORE, steps=9)
     assert "too few" in reason_of([2.0] * 5, BEFORE, steps=5)
 
 
