@@ -116,7 +116,10 @@ class _Warming:
             steps = self._train(resume=resume, save_interval_s=save_interval_s)
             reason = reason_of(self._losses(), self._before, steps=steps)
             loss = self._loss("dense_loss")
-        self._tracker.message(f"Warm-up: held-out loss {loaded_loss:.4f} as loaded, {loss:.4f} now. {reason}")
+        self._tracker.message(
+            f"Warm-up: held-out loss {loaded_loss:.4f} as loaded, {loss:.4f} now. {reason}",
+            level="warning" if loss > loaded_loss else "info",
+        )
         record = WarmUpRecord(steps=steps, loaded_loss=loaded_loss, loss=loss, reason=reason)
         write_unfinished(self._inputs, self._module(), self._output / DENSE_FOLDER)
         self._save(steps, record=record)

@@ -154,6 +154,14 @@ def test_why_it_ended_is_told(warmed):
     assert f"loss before the warm-up of {record.steps} steps" in console.export_text()
 
 
+def test_a_warm_up_that_does_harm_is_a_warning(tmp_path):
+    recorder = Recorder()
+    document = spec(heal__before={"steps": 6, "window": 2}, heal__learning_rate=3e-2, heal__steps=1, prune__cycles=1)
+    record = experiment.run(document, output=tmp_path, reporter=recorder).warm_up
+    assert record.loss > record.loaded_loss
+    assert [event.level for event in recorder.of(MessageLogged) if event.text.startswith("Warm-up")] == ["warning"]
+
+
 def test_the_dense_model_is_on_the_disk_once(warmed):
     _, output, _, result = warmed
     states = sorted(path.name for path in (output / "state").iterdir())
