@@ -105,6 +105,9 @@ class Cycles:
             spec, steps=self._steps, model_folder=model_folder, state=state.controller if state else None
         )
         self.records = list(state.records) if state else []
+        # On the text that decisions are made by: of the dense model, and of this one as the last cycle left it.
+        self._watched_dense: float | None = None
+        self._watched: float | None = None
         self._healing = state.healing if state else None
         self._training = resume / TRAINING_FOLDER if resume and self._healing and not self._healing.done else None
         self.module = PruningModule(copy.deepcopy(inputs.dense), inputs.family, kept=state.kept if state else None)
@@ -148,8 +151,8 @@ class Cycles:
         self._healing = None
         self.records.append(record)
         if plan.decision:
-            loss = mean_loss(self.module.model, self._inputs.held_out)
-            self.planner.learn(Outcome(cycle=cycle, loss=loss, steps=record.healing_steps))
+            self._watched = mean_loss(self.module.model, self._inputs.held_out)
+            self.planner.learn(Outcome(cycle=cycle, loss=self._watched, steps=record.healing_steps))
         self._tracker.advance(cuts=cycle, steps=self._steps_taken())
         self._save()
 
@@ -189,11 +192,16 @@ class Cycles:
         self._tracker.message(f"Cycle {cycle}: {decision.reason}")
 
     def _measurements(self, signals: Signals, steps_left: int, progress: float, planned: float) -> Measurements:
+        if self._watched_dense is None:
+            self._watched_dense = mean_loss(self._inputs.dense, self._inputs.held_out)
+        if self._watched is None:
+            self._watched = mean_loss(self.module.model, self._inputs.held_out) if self.records else self._watched_dense
         return measurements(
             self.module,
-            self._inputs,
             signals,
             self.records,
+            dense_loss=self._watched_dense,
+            loss=self._watched,
             cycles=self._spec.prune.cycles,
             steps_per_cycle=self._steps,
             steps_left=steps_left,

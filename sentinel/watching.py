@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from sentinel.controller.measurements import Measurements
-from sentinel.inputs import Inputs
 from sentinel.models.adaptive.signals import measure_signals
-from sentinel.models.evaluation import mean_loss
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.result import CycleRecord, Signals
 from sentinel.utils.series import Point
@@ -29,19 +27,19 @@ def signals_of(module: PruningModule, windows: torch.Tensor) -> Signals:
 
 def measurements(
     module: PruningModule,
-    inputs: Inputs,
     signals: Signals,
     records: Sequence[CycleRecord],
     *,
+    dense_loss: float,
+    loss: float,
     cycles: int,
     steps_per_cycle: int,
     steps_left: int,
     progress: float,
     planned: float,
 ) -> Measurements:
-    """What a controller is told before the cycle behind `records`."""
+    """What a controller is told before the cycle behind `records`; losses are those of text kept out of healing."""
     last = records[-1] if records else None
-    dense_loss = mean_loss(inputs.dense, inputs.held_out)
     return Measurements(
         cycle=len(records) + 1,
         cycles=cycles,
@@ -50,7 +48,7 @@ def measurements(
         steps_per_cycle=steps_per_cycle,
         planned=planned,
         dense_loss=dense_loss,
-        loss=mean_loss(module.model, inputs.held_out) if last else dense_loss,
+        loss=loss,
         cut_loss=last.watched_cut_loss if last else None,
         healing_slope=last.healing_slope if last else None,
         utilisation=signals["utilisation"],
