@@ -50,6 +50,7 @@ def document(model: str, arm: str, seed: int, options: argparse.Namespace) -> di
     """The spec of one run."""
     cycles = 1 if arm == "one_shot" else options.cycles
     exchanges = (cycles - 1) * 2 * options.growth_steps if arm in GROWTHS else 0
+    steps = (options.steps - exchanges) // cycles
     return {
         "model": {"source": "path", "path": str(SHARED / "models" / model)},
         "data": {
@@ -67,9 +68,11 @@ def document(model: str, arm: str, seed: int, options: argparse.Namespace) -> di
             "calibration_sequences": options.calibration_sequences,
         },
         "heal": {
-            "steps": (options.steps - exchanges) // cycles,
+            "steps": steps,
             "batch_tokens": options.batch_tokens,
             "learning_rate": options.learning_rate,
+            # Text is kept out of healing where something is decided by it: here too, for all arms to see the same.
+            "evaluate_every": None if arm in (*GROWTHS, "controller") else steps,
         },
         "grow": {"strategy": arm, "steps": options.growth_steps, "fraction": options.fraction}
         if arm in GROWTHS
