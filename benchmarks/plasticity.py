@@ -1,4 +1,4 @@
-"""Claim: groups that may come back make a better model than cuts that are final, at the same size and training.
+"""Question: do groups that may come back make a better model than cuts that are final, at the same size and training?
 
 Half of the attention groups and half of the MLP neurons go. Every arm ends with as many groups and takes as many
 optimiser steps in all; those of an exchange's copy, which the run only compares with, count for its arm, too:
@@ -136,16 +136,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsity", type=float, default=0.5)
     parser.add_argument("--cycles", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=480, help="optimiser steps of a run, in all")
-    parser.add_argument("--growth-steps", type=int, default=30, help="of one exchange; its copy takes as many")
+    parser.add_argument("--steps", type=int, default=160, help="optimiser steps of a run, in all")
+    parser.add_argument("--growth-steps", type=int, default=4, help="of one exchange; its copy takes as many")
     parser.add_argument("--fraction", type=float, default=0.1, help="of the dense groups that an exchange grows")
-    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--sequence-length", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=5e-3)
     parser.add_argument("--compensation", default="residual_least_squares")
-    parser.add_argument("--evaluations", type=int, default=30, help="of the search, per cut; 0 for none")
+    parser.add_argument("--evaluations", type=int, default=0, help="of the search, per cut; 0 for none")
     parser.add_argument("--calibration-sequences", type=int, default=64)
-    parser.add_argument("--evaluation-tokens", type=int, default=50_000)
+    parser.add_argument("--evaluation-tokens", type=int, default=30_000)
     parser.add_argument("--processes", type=int, default=2)
     return parser.parse_args()
 
