@@ -41,7 +41,7 @@ check: setup ## Lint, types, import arrows, migrations, dead code
 	$(BIN)/vulture
 
 bench: setup ## Measure what the README claims
-	for name in service hostile queue_order pruning_quality pruning_cost inference_speed healing recovery plasticity memory download jax_masks; do \
+	for name in service hostile queue_order pruning_quality pruning_cost inference_speed healing recovery plasticity controllers memory download jax_masks; do \
 	    $(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
 
