@@ -10,7 +10,7 @@ def next_token_losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tenso
     """Cross-entropy of every next token, in nats.
 
     Args:
-        logits: (batch, time, vocabulary); position t predicts token t + 1.
+        logits: (batch, time, vocabulary); position t predicts token t + 1. Overwritten when a gradient is taken.
         tokens: int64 (batch, time), no padding.
 
     Returns:
@@ -28,7 +28,7 @@ def kl_divergences(dense_logits: torch.Tensor, pruned_logits: torch.Tensor) -> t
     is left out, so that the same positions count as in `next_token_losses`.
 
     Returns:
-        float32 (batch, time − 1). No gradient flows to the dense logits.
+        float32 (batch, time − 1). No gradient flows to the dense logits; the others are overwritten when one is taken.
     """
     rows = divergences(dense_logits.flatten(0, 1), pruned_logits.flatten(0, 1))
     return rows.view(pruned_logits.shape[:2])[:, :-1]

@@ -60,5 +60,25 @@ def test_a_gradient_is_given_once(rows):
     logits, _, targets, _ = rows
     loss = cross_entropies(logits.requires_grad_(), targets).sum()
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="taken before"):
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_takes_the_place_of_the_logits(rows, dtype):
+    logits, dense, targets, _ = rows
+    for loss in (lambda own: cross_entropies(own, targets), lambda own: divergences(dense, own)):
+        own = logits.to(dtype).requires_grad_()
+        before = own.detach().clone()
+        losses = loss(own)
+        assert own.equal(before)
+        (gradient,) = torch.autograd.grad(losses.sum(), own)
+        assert gradient.data_ptr() == own.data_ptr()
+
+
+def test_two_losses_cannot_share_logits(rows):
+    logits, dense, targets, _ = rows
+    own = logits.requires_grad_()
+    losses = cross_entropies(own, targets).sum() + divergences(dense, own).sum()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        losses.backward()
