@@ -141,7 +141,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fraction", type=float, default=0.1, help="of the dense groups that an exchange grows")
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--sequence-length", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=5e-3)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--compensation", default="residual_least_squares")
     parser.add_argument("--evaluations", type=int, default=0, help="of the search, per cut; 0 for none")
     parser.add_argument("--calibration-sequences", type=int, default=64)
