@@ -154,11 +154,11 @@ class Runner:
             RunnerUnavailable: The child ended instead, or took too long.
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while not self._ready.wait(0.1):
+        while not (ready := self._ready.wait(0.1)) and self.alive and time.monotonic() < deadline:
             if stop.is_set():
                 return False
-            if not self.alive or time.monotonic() > deadline:
-                raise RunnerUnavailable(f"The runner did not get ready:\n{self.log_tail()}")
+        if not (ready and self.alive):  # a forked one is ready at once, and may have ended since
+            raise RunnerUnavailable(f"The runner did not get ready:\n{self.log_tail()}")
         return True
 
     def assign(self, assignment: Assignment) -> None:
