@@ -7,6 +7,19 @@ from sentinel.models.families.parts import Part, parameter
 from tests.unit.models.conftest import UNITS, make_loaded
 
 
+def twice_as_wide(family):
+    """The family, but for heads of the first layer twice as large, as a global layer may have between sliding ones."""
+
+    class TwiceAsWide(type(family)):
+        def parts(self, model, layer, unit):
+            parts = super().parts(model, layer, unit)
+            if layer or unit == "mlp":
+                return parts
+            return [Part(module=p.module, side=p.side, widths=tuple(2 * w for w in p.widths)) for p in parts]
+
+    return TwiceAsWide()
+
+
 def test_layers_are_paired_from_both_ends():
     assert [paired_layer(layer, 6) for layer in range(6)] == [5, 4, 3, 2, 1, 0]
     assert [paired_layer(layer, 5) for layer in (0, 1, 3, 4)] == [4, 3, 1, 0]
@@ -42,17 +55,8 @@ def test_what_is_not_there_or_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="the middle one of 3"):
         paired_weights(model, family, "attention", 1, 0)
 
-    class TwiceAsWide(type(family)):
-        """The first layer has heads twice as large, as a global layer may have between sliding ones."""
-
-        def parts(self, model, layer, unit):
-            parts = super().parts(model, layer, unit)
-            if layer or unit == "mlp":
-                return parts
-            return [Part(module=p.module, side=p.side, widths=tuple(2 * w for w in p.widths)) for p in parts]
-
     with pytest.raises(ValueError, match="cannot have a slice of shape"):
-        paired_weights(model, TwiceAsWide(), "attention", 0, 0)
+        paired_weights(model, twice_as_wide(family), "attention", 0, 0)
 
 
 @pytest.mark.parametrize("kind", ["soft", "learnable"])

@@ -7,10 +7,11 @@ import torch
 
 from sentinel.grow_spec import Grow
 from sentinel.models.adaptive.pathways import pairs
-from sentinel.models.families.parts import ListPart, Part
+from sentinel.models.families.parts import ListPart
 from sentinel.pruning.growth.growing import grow
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.pruning.strategies import rank_groups
+from tests.unit.models.adaptive.test_pathways import twice_as_wide
 from tests.unit.models.conftest import CONFIGS, UNITS, make_loaded
 from tests.unit.pruning.tiny import CUT, calibrate, prune
 
@@ -101,14 +102,5 @@ def test_a_layer_of_another_build_is_no_pair():
     model, _, family = make_loaded("llama-gqa")
     assert pairs(model, family, "attention") == {0: 2, 2: 0}
 
-    class TwiceAsWide(type(family)):
-        """The first layer has heads twice as large, as a global layer may have between sliding ones."""
-
-        def parts(self, model, layer, unit):
-            parts = super().parts(model, layer, unit)
-            if layer or unit == "mlp":
-                return parts
-            return [Part(module=p.module, side=p.side, widths=tuple(2 * w for w in p.widths)) for p in parts]
-
-    assert pairs(model, TwiceAsWide(), "attention") == {}
-    assert pairs(model, TwiceAsWide(), "mlp") == {0: 2, 2: 0}
+    assert pairs(model, twice_as_wide(family), "attention") == {}
+    assert pairs(model, twice_as_wide(family), "mlp") == {0: 2, 2: 0}
