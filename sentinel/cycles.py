@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from sentinel.attempt import Attempt
 from sentinel.controller.measurements import Measurements, Outcome
 from sentinel.controller.metrics import series
-from sentinel.events import CheckpointSaved, Phase, Reporter
+from sentinel.events import Phase
 from sentinel.grow_spec import Grow
 from sentinel.heal_report import HealingObserver
 from sentinel.heal_spec import Heal
-from sentinel.inputs import Inputs
 from sentinel.models.adaptive.states import History
 from sentinel.models.evaluation import compare, mean_loss
 from sentinel.models.loaders.weights import load_weights
@@ -28,22 +28,14 @@ from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
 from sentinel.pruning.levels import cost_for, units_of
 from sentinel.pruning.pruning_module import PruningModule, Selection
 from sentinel.result import CostRecord, CycleRecord, DecisionRecord, MergeRecord, Signals, WarmUpRecord
-from sentinel.spec import Spec
 from sentinel.states import changes_in, history_of, states_of
 from sentinel.utils.checkpoints.cycle_state import (
     CHECKPOINT_FOLDER,
-    DENSE_FOLDER,
-    METRICS_FILE,
-    STATE_FOLDER,
     TRAINING_FOLDER,
     CycleState,
     Healing,
-    Source,
-    save_state,
     spec_digest,
-    state_folder,
 )
-from sentinel.utils.progress_tracker import ProgressTracker
 from sentinel.watching import healing_slope, measurements, signals_of
 
 
@@ -51,16 +43,8 @@ class Cycles:
     """One run's cycles.
 
     Args:
-        spec: What is asked for.
-        inputs: The dense model and the text.
+        attempt: What is asked for, and where it begins: at the dense model, or where an earlier attempt was left.
         model_folder: Where the model was loaded from.
-        commits: What was read of the hub, to be kept in every state.
-        output: The run's folder; states go under it.
-        reporter: Hears of every state.
-        tracker: Hears of everything else.
-        resume: The folder that `state` was read from.
-        state: Where an earlier attempt was left; None begins.
-        save_interval_s: As of `run`.
         warm_up: What the dense model was trained by; None where it is as it was loaded.
 
     Attributes:
@@ -70,28 +54,10 @@ class Cycles:
         warm_up: As it was given.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        inputs: Inputs,
-        *,
-        model_folder: Path,
-        commits: Mapping[Source, str],
-        output: Path,
-        reporter: Reporter,
-        tracker: ProgressTracker,
-        resume: Path | None,
-        state: CycleState | None,
-        save_interval_s: float,
-        warm_up: WarmUpRecord | None,
-    ) -> None:
-        self._spec = spec
-        self._inputs = inputs
-        self._commits = commits
-        self._output = output
-        self._reporter = reporter
-        self._tracker = tracker
-        self._save_interval_s = save_interval_s
+    def __init__(self, attempt: Attempt, *, model_folder: Path, warm_up: WarmUpRecord | None) -> None:
+        spec, inputs, tracker = attempt.spec, attempt.inputs, attempt.tracker
+        resume, state = attempt.resume, attempt.state
+        self._attempt, self._spec, self._inputs, self._tracker = attempt, spec, inputs, tracker
         self.warm_up = warm_up
         self._steps_before = warm_up.steps if warm_up else 0
         self._steps = steps_per_cycle(spec.heal, inputs.training) if spec.heal else 0
@@ -278,7 +244,7 @@ class Cycles:
         cycle = record.cycle
         tuner = FineTuner(heal=heal, dense=self._inputs.dense)
         observer = HealingObserver(self._tracker, cycle=cycle, steps_before=self._steps_taken())
-        keeper = PeriodicKeeper(partial(self._save_healing, record), interval_s=self._save_interval_s)
+        keeper = PeriodicKeeper(partial(self._save_healing, record), interval_s=self._attempt.save_interval_s)
         with self._tracker.phase(Phase.HEALING, cycle=cycle):
             healed = tuner.fine_tune(
                 self.module.model,
@@ -336,27 +302,23 @@ class Cycles:
         cycle, step = len(self.records), healing.step if healing else None
         if step is not None and cycle == 0:
             step += self._steps_before  # the states of the warm-up come before those of the first healing
-        folder = state_folder(self._output / STATE_FOLDER, cycle, step=step)
         state = CycleState(
             spec_sha256=spec_digest(self._spec),
             cycle=cycle,
             kept=self.module.kept,
             records=self.records,
             warm_up=self.warm_up,
-            commits=dict(self._commits),
+            commits=dict(self._attempt.commits),
             healing=healing,
             controller=self.planner.state(),
             timings_s=dict(self._tracker.timings_s),
         )
-        save_state(
-            folder,
+        self._attempt.keep(
             state,
-            self._output / METRICS_FILE,
+            step=step,
             write_checkpoint=partial(write_unfinished, self._inputs, self.module),
             write_training=write_training,
-            dense=self._output / DENSE_FOLDER if self.warm_up else None,
         )
-        self._reporter.emit(CheckpointSaved(cycle=cycle, step=step, directory=str(folder)))
 
 
 def _numbers(groups: Mapping[str, Mapping[int, Sequence[int]]]) -> str:

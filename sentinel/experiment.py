@@ -5,10 +5,12 @@ goes on to the same weights; a long healing leaves some on its way (`cycles`). K
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from sentinel.attempt import Attempt
 from sentinel.cycles import Cycles
 from sentinel.events import Finished, Phase, Reporter
 from sentinel.inputs import Inputs, check_inputs, load_inputs
@@ -92,9 +94,9 @@ def run(
         if spec.heal and spec.heal.before and state is None:
             # A prompt that is too long must not fail the run behind its warm-up.
             continue_prompts(inputs.dense, inputs.tokenizer, spec.evaluate)
-        warmed = warm_up(
-            spec,
-            inputs,
+        attempt = Attempt(
+            spec=spec,
+            inputs=inputs,
             commits=commits,
             output=output,
             reporter=log,
@@ -103,20 +105,10 @@ def run(
             state=state,
             save_interval_s=save_interval_s,
         )
-        has_begun = state is not None and state.warming_step is None
-        cycles = Cycles(
-            spec,
-            inputs,
-            warm_up=warmed,
-            model_folder=model_folder(locate(pinned, fetched).model),
-            commits=commits,
-            output=output,
-            reporter=log,
-            tracker=tracker,
-            resume=resume if has_begun else None,
-            state=state if has_begun else None,
-            save_interval_s=save_interval_s,
-        )
+        warmed = warm_up(attempt)
+        if state and state.warming_step is not None:
+            attempt = replace(attempt, resume=None, state=None)  # it was left before its first cycle
+        cycles = Cycles(attempt, model_folder=model_folder(locate(pinned, fetched).model), warm_up=warmed)
         sources = read_sources(pinned, fetched)
         run_ = _Run(spec, inputs, cycles, sources=sources, output=output, tracker=tracker)
         result = run_.result(budget)

@@ -3,14 +3,14 @@
 Its weights are written once into the run's folder and linked into every state, so that a resumed run has them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from sentinel.events import CheckpointSaved, Phase, Reporter
+from sentinel.attempt import Attempt
+from sentinel.events import Phase
 from sentinel.heal_report import HealingObserver
 from sentinel.heal_spec import Heal, WarmUp
-from sentinel.inputs import Inputs
 from sentinel.models.evaluation import mean_loss
 from sentinel.models.loaders.weights import load_weights
 from sentinel.outputs import write_unfinished
@@ -18,49 +18,22 @@ from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
 from sentinel.pruning.fine_tuning.keeping import PeriodicKeeper
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.result import WarmUpRecord
-from sentinel.spec import Spec
 from sentinel.utils.checkpoints.cycle_state import (
     CHECKPOINT_FOLDER,
     DENSE_FOLDER,
-    METRICS_FILE,
-    STATE_FOLDER,
     TRAINING_FOLDER,
     CycleState,
-    Source,
     link_folder,
-    save_state,
     spec_digest,
-    state_folder,
 )
-from sentinel.utils.progress_tracker import ProgressTracker
 
 SERIES = "warm_up_loss"
 
 
-def warm_up(
-    spec: Spec,
-    inputs: Inputs,
-    *,
-    commits: Mapping[Source, str],
-    output: Path,
-    reporter: Reporter,
-    tracker: ProgressTracker,
-    resume: Path | None,
-    state: CycleState | None,
-    save_interval_s: float,
-) -> WarmUpRecord | None:
+def warm_up(attempt: Attempt) -> WarmUpRecord | None:
     """Do what `heal.before` asks for, or take up what an earlier attempt has done of it.
 
-    Args:
-        spec: What is asked for.
-        inputs: The loaded model, which is trained in place, and the text.
-        commits: What was read of the hub, to be kept in every state.
-        output: The run's folder; the dense model and states go under it.
-        reporter: Hears of every state.
-        tracker: Hears of everything else.
-        resume: The folder that `state` was read from.
-        state: Where an earlier attempt was left; None begins.
-        save_interval_s: As of `run`.
+    The loaded model is trained in place.
 
     Returns:
         What came of it; None where the spec does not ask for it.
@@ -68,43 +41,30 @@ def warm_up(
     Raises:
         SentinelError: As `FineTuner.fine_tune` says; or the state is damaged.
     """
-    heal = spec.heal
+    heal, resume, state = attempt.spec.heal, attempt.resume, attempt.state
     if heal is None or heal.before is None:
         return None
     if resume and state and state.warm_up:
-        load_weights(resume / DENSE_FOLDER, inputs.dense)
-        link_folder(resume / DENSE_FOLDER, output / DENSE_FOLDER)
+        load_weights(resume / DENSE_FOLDER, attempt.inputs.dense)
+        link_folder(resume / DENSE_FOLDER, attempt.output / DENSE_FOLDER)
         return state.warm_up
-    warming = _Warming(
-        spec, heal, heal.before, inputs, commits=commits, output=output, reporter=reporter, tracker=tracker
-    )
     if resume and state:
-        load_weights(resume / CHECKPOINT_FOLDER, inputs.dense)
-        tracker.add_timings(state.timings_s)
-        tracker.message(f"Resumed at step {state.warming_step} of the warm-up.")
-    return warming.run(resume=resume, save_interval_s=save_interval_s)
+        load_weights(resume / CHECKPOINT_FOLDER, attempt.inputs.dense)
+        attempt.tracker.add_timings(state.timings_s)
+        attempt.tracker.message(f"Resumed at step {state.warming_step} of the warm-up.")
+    return _Warming(attempt, heal, heal.before).run()
 
 
 class _Warming:
-    """One run's warm-up, with the arguments of `warm_up`."""
+    """One run's warm-up; the weights that an attempt goes on from are loaded already."""
 
-    def __init__(
-        self,
-        spec: Spec,
-        heal: Heal,
-        before: WarmUp,
-        inputs: Inputs,
-        *,
-        commits: Mapping[Source, str],
-        output: Path,
-        reporter: Reporter,
-        tracker: ProgressTracker,
-    ) -> None:
-        self._spec, self._heal, self._before, self._inputs = spec, heal, before, inputs
-        self._commits, self._output, self._reporter, self._tracker = commits, output, reporter, tracker
+    def __init__(self, attempt: Attempt, heal: Heal, before: WarmUp) -> None:
+        self._attempt, self._heal, self._before = attempt, heal, before
+        self._spec, self._inputs, self._tracker = attempt.spec, attempt.inputs, attempt.tracker
+        self._dense = attempt.output / DENSE_FOLDER
 
-    def run(self, *, resume: Path | None, save_interval_s: float) -> WarmUpRecord:
-        """Train until the loss is stable, and keep what came of it; the weights of `resume` are loaded already."""
+    def run(self) -> WarmUpRecord:
+        """Train until the loss is stable, and keep what came of it."""
         exchange = self._spec.grow.steps if self._spec.grow else 0
         self._tracker.plan(
             cycles=self._spec.prune.cycles,
@@ -113,7 +73,7 @@ class _Warming:
         )
         with self._tracker.phase(Phase.WARMING_UP):
             loaded_loss = self._loss("loaded_loss")
-            steps = self._train(resume=resume, save_interval_s=save_interval_s)
+            steps = self._train()
             reason = reason_of(self._losses(), self._before, steps=steps)
             loss = self._loss("dense_loss")
         self._tracker.message(
@@ -121,7 +81,7 @@ class _Warming:
             level="warning" if loss > loaded_loss else "info",
         )
         record = WarmUpRecord(steps=steps, loaded_loss=loaded_loss, loss=loss, reason=reason)
-        write_unfinished(self._inputs, self._module(), self._output / DENSE_FOLDER)
+        write_unfinished(self._inputs, self._module(), self._dense)
         self._save(steps, record=record)
         return record
 
@@ -131,14 +91,15 @@ class _Warming:
             self._tracker.metric(name, mean_loss(self._inputs.dense, self._inputs.evaluation))
         return self._tracker.series[name][-1].value
 
-    def _train(self, *, resume: Path | None, save_interval_s: float) -> int:
+    def _train(self) -> int:
         """Steps that it took."""
+        resume = self._attempt.resume
         healed = FineTuner(heal=self._heal.warming(self._before), dense=self._inputs.dense).fine_tune(
             self._inputs.dense,
             self._inputs.training,
             seed=self._spec.seed,
             observer=HealingObserver(self._tracker, cycle=0, steps_before=0, series=SERIES),
-            keeper=PeriodicKeeper(self._keep, interval_s=save_interval_s),
+            keeper=PeriodicKeeper(self._keep, interval_s=self._attempt.save_interval_s),
             resume=resume / TRAINING_FOLDER if resume else None,
             until=lambda: is_stable(self._losses(), self._before),
         )
@@ -163,11 +124,7 @@ class _Warming:
         write_training: Callable[[Path], None] | None = None,
     ) -> None:
         """A state in the warm-up; with a record, the one at its end."""
-        folder, dense, module = state_folder(self._output / STATE_FOLDER, 0, step=step), None, self._module()
-        write_checkpoint: Callable[[Path], None] = partial(write_unfinished, self._inputs, module)
-        if record:
-            dense = self._output / DENSE_FOLDER
-            write_checkpoint = partial(link_folder, dense)
+        module = self._module()
         state = CycleState(
             spec_sha256=spec_digest(self._spec),
             cycle=0,
@@ -175,18 +132,17 @@ class _Warming:
             records=[],
             warming_step=None if record else step,
             warm_up=record,
-            commits=dict(self._commits),
+            commits=dict(self._attempt.commits),
             timings_s=dict(self._tracker.timings_s),
         )
-        save_state(
-            folder,
+        self._attempt.keep(
             state,
-            self._output / METRICS_FILE,
-            write_checkpoint=write_checkpoint,
+            step=step,
+            write_checkpoint=partial(link_folder, self._dense)
+            if record
+            else partial(write_unfinished, self._inputs, module),
             write_training=write_training,
-            dense=dense,
         )
-        self._reporter.emit(CheckpointSaved(cycle=0, step=step, directory=str(folder)))
 
 
 def is_stable(losses: Sequence[float], before: WarmUp) -> bool:
