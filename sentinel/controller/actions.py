@@ -47,7 +47,7 @@ def available(now: Measurements, *, grow: float) -> list[Action]:
         Action.SPARE: heals,
         Action.HEAL: heals and way_left,
         Action.HOLD: heals and way_left and now.progress > 0,
-        Action.GROW: grow > 0 and now.progress > 0,
+        Action.GROW: grow > 0 and way_left and now.progress > 0,
     }
     return [action for action, can in possible.items() if can]
 
@@ -77,7 +77,7 @@ def carry_out(
     progress = _progress(action, now)
     share = grow if action is Action.GROW else 0.0
     layers = overloaded(now, strains(now, memory.dense_entropy)) if share else []
-    protects = not now.is_last and leave_a_choice(now, protected=layers, progress=progress, grow=share)
+    protects = leave_a_choice(now, protected=layers, progress=progress, grow=share)
     return DecisionRecord(
         action=_OUTSTANDING.get(action, "prune"),
         progress=progress,
