@@ -49,9 +49,11 @@ class Heal(Section):
     epochs: float | None = Field(None, gt=0, description="Passes over the training text per cycle; replaces `steps`.")
     learning_rate: float = Field(5e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
     schedule: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="How the rate falls, after it has risen linearly: to zero, or not at all."
+        "cosine", description="How the rate falls in the last cycle: to zero, or not at all. Before that it stays."
     )
-    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the steps in which the rate rises linearly.")
+    warmup_fraction: float = Field(
+        0.1, ge=0, lt=1, description="Share of a cycle's steps in which the rate rises linearly from zero."
+    )
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay.")
     gradient_clipping: float = Field(
         1.0, gt=0, description="Largest norm of the whole gradient, from `stability_level: 1` on."

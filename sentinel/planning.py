@@ -86,21 +86,19 @@ class Planner:
             before=self._reached(records),
             progress=self._scheduled(cycle),
             prune=spec.prune,
-            heal=spec.heal,
+            heal=self._heal(cycle),
             grow=None if gave_up or cycle == spec.prune.cycles else spec.grow,
         )
 
     def decided(self, records: Sequence[CycleRecord], decision: DecisionRecord) -> Plan:
         """By a controller's decision."""
-        spec = self._spec
+        spec, heal = self._spec, self._heal(len(records) + 1)
         protected = sorted({*spec.prune.protected_layers, *decision.protected_layers})
         return Plan(
             before=self._reached(records),
             progress=decision.progress,
             prune=spec.prune.model_copy(update={"protected_layers": protected}),
-            heal=spec.heal.model_copy(update={"steps": decision.steps, "epochs": None})
-            if spec.heal and decision.steps
-            else None,
+            heal=heal.model_copy(update={"steps": decision.steps, "epochs": None}) if heal and decision.steps else None,
             grow=spec.grow.model_copy(update={"fraction": decision.grow}) if spec.grow and decision.grow else None,
             grow_layers=decision.grow_layers,
             decision=decision,
@@ -123,6 +121,13 @@ class Planner:
         """Write what a later job's controller can start from."""
         if self._controller:
             self._controller.save(checkpoint)
+
+    def _heal(self, cycle: int) -> Heal | None:
+        """As the spec says, but that the rate falls in the last cycle only: a cut would undo what it settles."""
+        heal = self._spec.heal
+        if heal is None or cycle == self._spec.prune.cycles:
+            return heal
+        return heal.model_copy(update={"schedule": "constant"})
 
     def _scheduled(self, cycle: int) -> float:
         return progress_at(cycle, cycles=self._spec.prune.cycles, schedule=self._spec.prune.schedule)

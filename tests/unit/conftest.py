@@ -7,6 +7,7 @@ from functools import wraps
 from inspect import isasyncgen, iscoroutine
 
 import pytest
+import torch
 
 from sentinel.client import AsyncSentinelClient, SentinelClient
 from tests.scripted_service import Scripted
@@ -62,3 +63,16 @@ def client(server, request):
         client = AsyncSentinelClient(url, KEY, patience_s=PATIENCE_S)
         stack.callback(lambda: runner.run(client.aclose()))
         yield Driven(client, runner)
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """The learning rate of every optimiser step that is taken."""
+    seen, step = [], torch.optim.AdamW.step
+
+    def stepped(optimizer, *arguments):
+        seen.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", stepped)
+    return seen

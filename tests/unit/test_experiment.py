@@ -92,6 +92,7 @@ def spec(**changes):
             "calibration_sequences": 8,
         },
         "heal": {"steps": 3, "batch_tokens": 256, "learning_rate": 3e-4},
+        "grow": None,
         "evaluate": {"tokens": 1024, "prompts": ["One day"]},
         "device": "cpu",
     }
@@ -232,6 +233,13 @@ def test_a_run_killed_in_its_healing_resumes_there_to_the_same_weights(tmp_path,
     assert "Resumed at step 8 of healing cycle 2 of 2." in [event.text for event in second.of(MessageLogged)]
     fractions = [event.fraction for event in second.of(Progressed)]
     assert fractions == sorted(fractions)
+
+
+def test_the_rate_falls_in_the_last_cycle(tmp_path, rates):
+    """Before that it stays, also in an exchange, which is two steps of a copy's and two of its own."""
+    changes = {"heal__steps": 2, "heal__warmup_fraction": 0.0, "heal__schedule": "linear", "heal__learning_rate": 1e-4}
+    experiment.run(spec(prune__cycles=2, **changes, grow={"steps": 2}), output=tmp_path, reporter=Recorder())
+    assert rates == pytest.approx([*6 * [1e-4], 1e-4, 0.5e-4])
 
 
 def test_healing_is_measured_on_text_of_its_own_and_ends_with_the_best(tmp_path):

@@ -64,6 +64,7 @@ def test_the_schedule_exchanges_behind_every_cycle_but_the_last():
     assert [(plan.before, plan.progress) for plan in plans] == [(0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1)]
     assert [plan.grow is None for plan in plans] == [False, False, False, True]
     assert all(plan.heal.epochs == 2 for plan in plans)
+    assert [plan.heal.schedule for plan in plans] == [*3 * ["constant"], "cosine"]
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,7 @@ def test_after_so_many_exchanges_in_a_row_that_were_undone_no_more_are_tried(out
 def test_a_decision_says_how_far_how_long_and_where():
     plan = planner().decided([record(1, decision=decision(progress=0.3))], decision())
     assert (plan.before, plan.progress, plan.grow_layers) == (0.3, 0.4, [1])
+    assert plan.heal.schedule == "constant"
     assert (plan.heal.steps, plan.heal.epochs) == (7, None)
     assert plan.grow.fraction == 0.2
     assert plan.prune.protected_layers == [1, 3]
