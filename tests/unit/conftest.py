@@ -1,4 +1,4 @@
-"""A scripted service, and each of the two clients to ask it."""
+"""A scripted service and each of the two clients to ask it; the rates at which a training learns."""
 
 import asyncio
 import threading
