@@ -53,6 +53,7 @@ def test_a_child_is_its_own_session_without_secrets_and_ends_when_its_parent_s_p
     assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
     runner._stdin.close()  # what the kernel does when the parent is killed
     assert wait_until_gone([child]) == []
+    runner.wait()  # the fork server tells of a process's end after it
     with pytest.raises(RunnerUnavailable):  # it was ready, and has ended since
         runner.wait_ready(threading.Event())
 
