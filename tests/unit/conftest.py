@@ -1,4 +1,4 @@
-"""A scripted service and each of the two clients to ask it; the rates at which a training learns."""
+"""A scripted service and each of the two clients to ask it; what runs measure and at which rates they learn."""
 
 import asyncio
 import threading
@@ -63,6 +63,14 @@ def client(server, request):
         client = AsyncSentinelClient(url, KEY, patience_s=PATIENCE_S)
         stack.callback(lambda: runner.run(client.aclose()))
         yield Driven(client, runner)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _less_held_out_text():
+    """Runs look at it often, and on the tiny models a small share of it says as much."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sentinel.inputs.HELD_OUT_TOKENS", 2048)
+        yield
 
 
 @pytest.fixture

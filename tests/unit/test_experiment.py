@@ -249,7 +249,7 @@ def test_healing_is_measured_on_text_of_its_own_and_ends_with_the_best(tmp_path)
     measured = [event for event in recorder.of(MetricRecorded) if event.name == "healing_held_out_loss"]
     assert [event.step for event in measured] == [4, 8, 12]
     inputs = load_inputs(document, allowed_roots=None)
-    assert inputs.held_out.shape == (256, 64)
+    assert inputs.held_out.shape == (32, 64)
     (saved,) = recorder.of(CheckpointSaved)
     model = AutoModelForCausalLM.from_pretrained(Path(saved.directory) / "checkpoint", trust_remote_code=True).eval()
     best = min(event.value for event in measured)

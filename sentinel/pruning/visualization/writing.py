@@ -30,5 +30,4 @@ def write_charts(charts: Mapping[str, Chart], folder: Path) -> None:
         (folder / f"{name}.vl.json").write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
         svg = vl_convert.vegalite_to_svg(document, vl_version=VEGA_LITE, allowed_base_urls=[])
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-        png = vl_convert.vegalite_to_png(document, vl_version=VEGA_LITE, allowed_base_urls=[], scale=SCALE)
-        (folder / f"{name}.png").write_bytes(png)
+        (folder / f"{name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=SCALE))
