@@ -8,8 +8,10 @@ from sentinel.pruning.ranking import Ranking
 from sentinel.pruning.sensitivity import in_nats
 from sentinel.pruning.strategies.closed_form import SiteStatistics, from_statistics
 
-# Groups of many sites are neurons: this many of the least important go at once before the others are scored again.
+# Groups of one column are neurons: so many of the least important, or this share of those that are left where that is
+# more, go at once before the others are scored again.
 TOGETHER = 8
+TOGETHER_SHARE = 1 / 64
 # Down-dates that are kept as factors before they are multiplied out, in rows.
 PENDING = 128
 
@@ -27,9 +29,8 @@ def _rank(site: SiteStatistics) -> Ranking:
     ridge = USUAL_RIDGE * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype, device=second.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(second + ridge))
     elimination = _Elimination(site.weight, inverse, site.num_groups)
-    together = 1 if elimination.width > 1 else TOGETHER
     while elimination.left:
-        elimination.remove(together)
+        elimination.remove(1 if elimination.width > 1 else max(TOGETHER, int(TOGETHER_SHARE * elimination.left)))
     return elimination.ranking()
 
 
