@@ -9,9 +9,8 @@ from sentinel.models.hooks import inputs_of, outputs_of
 from sentinel.pruning.least_squares import USUAL_RIDGE
 from sentinel.pruning.ranking import by_importance
 from sentinel.pruning.sensitivity import output_sensitivity
-from sentinel.pruning.strategies import STRATEGIES
-from sentinel.pruning.strategies.closed_form import from_statistics
-from sentinel.pruning.strategies.obs import TOGETHER
+from sentinel.pruning.strategies import STRATEGIES, obs
+from sentinel.pruning.strategies.closed_form import SiteStatistics, from_statistics
 from tests.unit.pruning.tiny import calibrate
 
 
@@ -116,10 +115,32 @@ def test_obs_scores_neurons_again_after_every_few(calibration):
         brute, order = RawRefit(calibration, index), rankings[index].order
         added = rankings[index].importance()
         assert sorted(order) == list(range(site.num_groups))
-        for first in range(0, 3 * TOGETHER, TOGETHER):
+        for first in range(0, 3 * obs.TOGETHER, obs.TOGETHER):
             before = brute.error(order[:first]) if first else 0.0
             cost = brute.error(order[: first + 1]) - before
             assert float(added[order[first]]) == pytest.approx(scales[index] * cost, rel=1e-6)
+
+
+def test_obs_scores_many_neurons_less_often_and_chooses_as_well(monkeypatch):
+    """What the refit leaves of a wide layer's output, beside removing its neurons one by one."""
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(1024, 1024, generator=generator, dtype=torch.float64) * torch.arange(1, 1025) ** -0.5
+    second = mixed @ mixed.T / 1024
+    weight = torch.randn(64, 1024, generator=generator, dtype=torch.float64)
+    site = SiteStatistics(weight=weight, second=second, mean=torch.zeros(1024), has_bias=False, num_groups=1024)
+
+    def left_when_half_is_gone():
+        kept = obs._rank(site).order[512:]
+        fitted = torch.linalg.solve(second[kept][:, kept], second[kept] @ weight.T)
+        return float(((weight @ second) * weight).sum() - ((second[kept] @ weight.T) * fitted).sum())
+
+    counts, remove = [], obs._Elimination.remove
+    monkeypatch.setattr(obs._Elimination, "remove", lambda self, count: (counts.append(count), remove(self, count)))
+    batched = left_when_half_is_gone()
+    assert (counts[0], counts[-1], len(counts)) == (16, 8, 110)
+    monkeypatch.setattr(obs, "TOGETHER", 1)
+    monkeypatch.setattr(obs, "TOGETHER_SHARE", 0)
+    assert batched == pytest.approx(left_when_half_is_gone(), rel=0.01)
 
 
 def test_a_layer_that_lost_its_unit_is_still_on_the_way(model, windows, family):
