@@ -263,6 +263,7 @@ def main() -> None:
     for row in rows(options):
         found.append(row)
         whole = f"{row['forwards']:.2f} ± {row['spread'] / 2:.2f}"
+        print(f"{row['size']}, {row['work']}: {whole} forward passes", file=sys.stderr, flush=True)
         numbers = [row[name] / MIB for name in memory] + [4 * row["parameters"] / MIB]
         table.add_row(
             row["size"],
