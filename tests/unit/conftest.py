@@ -65,8 +65,8 @@ def client(server, request):
         yield Driven(client, runner)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _less_held_out_text():
+@pytest.fixture(scope="module")
+def less_held_out_text():
     """Runs look at it often, and on the tiny models a small share of it says as much."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sentinel.inputs.HELD_OUT_TOKENS", 2048)

@@ -33,6 +33,8 @@ from sentinel.pruning.visualization.reading import read_run
 from sentinel.result import Result
 from sentinel.spec import PathModel, parse_spec
 
+pytestmark = pytest.mark.usefixtures("less_held_out_text")
+
 
 class Recorder:
     def __init__(self):
@@ -181,6 +183,7 @@ def test_a_run_killed_in_its_healing_resumes_there_to_the_same_weights(tmp_path,
     AutoModelForCausalLM.from_pretrained(state / "checkpoint", trust_remote_code=True)
     second = Recorder()
     resumed = experiment.run(document, output=tmp_path / "second", reporter=second, resume=state)
+    assert [path.name for path in (tmp_path / "second" / "state").iterdir()] == ["cycle-0002"]  # none within a minute
     assert_same_weights(whole, tmp_path / "second")
     assert [r.model_dump() for r in resumed.cycles] == [r.model_dump() for r in result.cycles]
     assert (tmp_path / "second/metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()

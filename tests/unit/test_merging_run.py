@@ -18,6 +18,8 @@ from sentinel.pruning.pruning_module import PruningModule
 from tests.unit.pruning.test_merging import make_copy
 from tests.unit.test_experiment import Recorder, assert_same_weights, spec
 
+pytestmark = pytest.mark.usefixtures("less_held_out_text")
+
 
 @pytest.fixture(scope="module")
 def doubled(tmp_path_factory):

@@ -12,6 +12,8 @@ from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.spec import parse_spec
 
+pytestmark = pytest.mark.usefixtures("less_held_out_text")
+
 
 class Steps(Observer):
     def __init__(self):

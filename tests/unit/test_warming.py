@@ -1,5 +1,7 @@
 """The warm-up before the first cut: when it stops, that its model is the dense one, that killed runs have it."""
 
+from pathlib import Path
+
 import pytest
 import safetensors.torch
 import torch
@@ -9,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from sentinel import experiment
 from sentinel.display import result_tables
 from sentinel.errors import CheckpointInvalid, DataInvalid, SpecInvalid
-from sentinel.events import MessageLogged, MetricRecorded, Phase, PhaseStarted, Progressed
+from sentinel.events import CheckpointSaved, MessageLogged, MetricRecorded, Phase, PhaseStarted, Progressed
 from sentinel.heal_spec import Heal, WarmUp
 from sentinel.inputs import load_inputs
 from sentinel.models.evaluation import mean_loss
@@ -158,11 +160,15 @@ def test_a_warm_up_that_does_harm_is_a_warning(tmp_path):
 
 
 def test_the_dense_model_is_on_the_disk_once(warmed):
-    _, output, _, result = warmed
-    states = sorted((output / "state").iterdir())
-    warm = states.index(output / "state" / f"cycle-0000-step-{result.warm_up.steps:08d}")
-    assert len(states) > warm + 2
-    files = [output / "dense", *(state / "dense" for state in states[warm:])]
+    """With every state from the end of the warm-up on; the names of states sort as they come."""
+    _, output, recorder, result = warmed
+    end = result.warm_up.steps
+    warming = [f"cycle-0000-step-{step:08d}" for step in range(4, end, 4)]
+    warm = [f"cycle-0000-step-{end:08d}", f"cycle-0000-step-{end + 4:08d}", "cycle-0001", "cycle-0001-step-00000004"]
+    states = [*warming, *warm, "cycle-0002"]
+    assert [Path(event.directory).name for event in recorder.of(CheckpointSaved)] == states
+    assert sorted(path.name for path in (output / "state").iterdir()) == states
+    files = [output / "dense", *(output / "state" / name / "dense" for name in states[len(warming) :])]
     assert len({(folder / "model.safetensors").stat().st_ino for folder in files}) == 1
 
 
