@@ -19,7 +19,8 @@ from api.store.states import LEASED, UNHELD, State
 from api.store.sweeps import cancel_spent
 from api.store.transitions import move
 
-LONGEST_BACKOFF_S = 300.0  # after a lost worker: 1, 2, 4, … seconds, at most these
+# After a lost worker: 1, 2, 4, … seconds, at most these.
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 300.0
 LAST_WORDS = 20  # lines of its history that the error of a lost worker shows
 
 
@@ -71,7 +72,7 @@ def _miss_deadline(session: Session, job: Job) -> None:
 def _expire(session: Session, job: Job) -> None:
     lost = WorkerLost(f"Worker {job.lease_owner} stopped answering in attempt {job.attempt}.")
     error = {**lost.as_dict(), "log_tail": _last_words(session, job)}
-    delay_s = min(LONGEST_BACKOFF_S, 2.0 ** (job.attempt - 1))
+    delay_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** (job.attempt - 1))
     to = after_failure(job)
     leave(session, job, to, Outcome.WORKER_LOST, reason=error["message"], error=error, not_before=db_now(delay_s))
 
