@@ -1,6 +1,7 @@
 """`kill -9`, or a long freeze, in the middle of a job: it succeeds on a later attempt, resumed, published once."""
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -52,10 +53,21 @@ def test_a_killed_job_resumes_from_its_last_cycle(
     assert [artifact.path for artifact in job.artifacts].count("result.json") == 1
 
 
+def is_stopped(process: psutil.Process) -> bool:
+    """Whether the last of its threads has: they are told by the one that took the signal, when it gets a core."""
+    threads = process.threads()
+    try:
+        return all(psutil.Process(thread.id).status() == psutil.STATUS_STOPPED for thread in threads)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def freeze(process: psutil.Process, database: Path) -> None:
     """Stop a process between two of its writes: in one, it would keep SQLite's lock, and nobody else could write."""
     while True:
         process.suspend()
+        while not is_stopped(process):
+            time.sleep(0.01)
         try:
             with closing(sqlite3.connect(database, timeout=1, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
