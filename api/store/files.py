@@ -17,6 +17,8 @@ from api.store.models import Artifact, ArtifactKind, Checkpoint, Job, new_id
 MEDIA_TYPES = {".safetensors": "application/octet-stream", ".jsonl": "application/jsonl", ".log": "text/plain"}
 KINDS = {"result.json": ArtifactKind.RESULT, "metrics.jsonl": ArtifactKind.METRICS}
 FOLDER_KINDS = {"checkpoint": ArtifactKind.CHECKPOINT, "plots": ArtifactKind.PLOT}
+# A claim goes on behind the newest state of the earlier ones; if that is lost it begins anew, and its own states count.
+NEWEST_STATE_FIRST = (Checkpoint.token.desc(), Checkpoint.cycle.desc())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ def publish_newest_state(session: Session, job_id: str) -> None:
 def newest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
     """The state from which a job would go on."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id)
-    return session.scalar(query.order_by(Checkpoint.cycle.desc(), Checkpoint.token.desc()).limit(1))
+    return session.scalar(query.order_by(*NEWEST_STATE_FIRST).limit(1))
 
 
 def list_artifacts(session: Session, job_id: str) -> Sequence[Artifact]:

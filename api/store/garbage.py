@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, not_, select, tuple_, 
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
+from api.store.files import NEWEST_STATE_FIRST
 from api.store.models import Artifact, Checkpoint, Job, ManifestFile
 from api.store.sources import awaited_jobs
 from api.store.states import State, is_terminal
@@ -35,9 +36,7 @@ def expire_files(session: Session, *, retention_s: float) -> None:
 def drop_superseded_states(session: Session) -> None:
     """Let go of every state but the newest of each job: only from that one a job would go on."""
     key = (Checkpoint.job_id, Checkpoint.cycle, Checkpoint.token)
-    newest_first = func.row_number().over(
-        partition_by=Checkpoint.job_id, order_by=(Checkpoint.cycle.desc(), Checkpoint.token.desc())
-    )
+    newest_first = func.row_number().over(partition_by=Checkpoint.job_id, order_by=NEWEST_STATE_FIRST)
     ranked = select(*key, newest_first.label("rank")).subquery()
     older = select(ranked.c.job_id, ranked.c.cycle, ranked.c.token).where(ranked.c.rank > 1)
     session.execute(delete(Checkpoint).where(tuple_(*key).in_(older)), execution_options={"synchronize_session": False})

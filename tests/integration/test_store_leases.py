@@ -14,6 +14,7 @@ from api.store import files, jobs, leases, reconciliation
 from api.store.database import db_now
 from api.store.errors import DeadlineInvalid, InvalidTransition, LeaseLost
 from api.store.files import NewArtifact
+from api.store.garbage import drop_superseded_states
 from api.store.jobs import Terms
 from api.store.leases import Command
 from api.store.models import Artifact, ArtifactKind, Checkpoint, Job, JobEvent, Metric, Outcome
@@ -280,6 +281,25 @@ def test_a_newer_state_of_a_healing_takes_the_place_of_the_older(database):
         assert session.scalars(select(Checkpoint.manifest).where(Checkpoint.job_id == job_id)).all() == [manifest]
         details = [e.data for e in jobs.list_events(session, job_id, limit=99) if e.type == "checkpoint"]
     assert details == [{"cycle": 1}, {"cycle": 1, "step": 25}, {"cycle": 1, "step": 50}]
+
+
+def test_whoever_began_anew_is_followed_at_its_own_states(database):
+    """What an earlier claim had kept further on was lost: nothing may be lost for it again."""
+    job_id = accept(database)
+    for cycles in ([3], [1, 2]):
+        taken = claim(database)
+        for cycle in cycles:
+            state = [file | {"storage_key": f"{taken.token}/{cycle}"} for file in KEPT]
+            write(database, leases.record_checkpoint, taken, cycle, state)
+        write(database, drop_superseded_states)
+        write(database, leases.release, taken, "drain")
+        make_due(database)
+    taken = claim(database)
+    assert {file["storage_key"] for file in taken.resume} == {"2/2"}
+    assert read(database, job_id).kept_cycle == 2
+    cancel_by_worker(database, job_id, taken)
+    with database.reading() as session:
+        assert {file.storage_key for file in files.list_artifacts(session, job_id)} == {"2/2"}
 
 
 def test_a_pause_is_heard_and_resumed_behind_what_was_kept(database):
