@@ -115,8 +115,7 @@ class Attempt:
         """Bring the attempt to its end, whatever that is."""
         logger.info("the attempt begins")
         try:
-            with self._keeper, LogCopy(self._runner.log, self._shelf.store_log):
-                ending = self._ending()
+            ending = self._keeping_the_lease()
             # The last beat is over, so that it cannot meet a job that has ended.
             self._keeper.write(ending.write)
             self._metrics.attempts.labels(ending.outcome.value).inc()
@@ -126,6 +125,16 @@ class Attempt:
             logger.warning("the lease is lost; nothing more is written")
         finally:
             self._runner.close()
+
+    def _keeping_the_lease(self) -> _Ending:
+        try:
+            with self._keeper, LogCopy(self._runner.log, self._shelf.store_log):
+                return self._ending()
+        except LeaseLost:
+            raise
+        except Exception as error:
+            logger.exception("the attempt broke")
+            return self._failure(AttemptFailed(AttemptBroken(error).as_dict()))
 
     def _ending(self) -> _Ending:
         """Do the work."""
@@ -137,13 +146,8 @@ class Attempt:
             return _Ending(Outcome.CANCELLED, partial(leases.finish_cancel, claim=self._claim))
         except _Released as reason:
             return _Ending(Outcome.RELEASED, partial(leases.release, claim=self._claim, reason=str(reason)))
-        except LeaseLost:
-            raise
         except AttemptFailed as failure:
             return self._failure(failure)
-        except Exception as error:
-            logger.exception("the attempt broke")
-            return self._failure(AttemptFailed(AttemptBroken(error).as_dict()))
         finally:
             self._phases.stop()
             self._runner.kill()

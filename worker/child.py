@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -105,6 +105,8 @@ def spawn(streams: Streams, folder: Path, environment: Mapping[str, str]) -> Pro
 class Runner:
     """One child process with its own folder, session and log; runs one assignment and ends.
 
+    The folder is gone if it does not start.
+
     Args:
         environment: Variables beside this process's own, to say on which device it runs and where its cache is.
 
@@ -117,13 +119,17 @@ class Runner:
         self.folder = folder
         self.output = folder / "output"
         self.log = folder / "runner.log"
-        for each in (self.output, *(folder / name for name in SCRATCH_FOLDERS.values())):
-            each.mkdir(parents=True)
         self._ready = threading.Event()
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._process = self._start(start, child_environment({**os.environ, **environment}, scratch=folder))
         self._listener = threading.Thread(target=self._listen, name=f"listener-{folder.name}", daemon=True)
-        self._listener.start()
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            for each in (self.output, *(folder / name for name in SCRATCH_FOLDERS.values())):
+                each.mkdir(parents=True)
+            self._process = self._start(start, child_environment({**os.environ, **environment}, scratch=folder))
+            undo.callback(self.kill)
+            self._listener.start()
+            undo.pop_all()
 
     def _start(self, start: Start, environment: Mapping[str, str]) -> Process:
         theirs_in, ours_in = os.pipe()
@@ -133,6 +139,10 @@ class Runner:
         try:
             with self.log.open("wb") as log:
                 return start(Streams(theirs_in, theirs_out, log.fileno()), self.output, environment)
+        except BaseException:
+            self._stdin.close()
+            self._stdout.close()
+            raise
         finally:
             os.close(theirs_in)
             os.close(theirs_out)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from api.store.models import SlotReport
 from api.store.placement import Offer
-from worker.child import Runner, Start
+from worker.child import Runner, RunnerUnavailable, Start
 from worker.devices import Device, Memory
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Slot:
         self._start = start
         self._new_folder = new_folder
         self._taken = threading.Lock()
-        self._warm = self._new_runner()
+        self._warm: Runner | None = self._new_runner()
 
     @property
     def busy(self) -> bool:
@@ -58,23 +58,39 @@ class Slot:
         Raises:
             RunnerUnavailable: No runner starts here.
         """
-        if not self._warm.alive:
+        if self._warm is not None and not self._warm.alive:
             logger.error("the warm runner has ended:\n%s", self._warm.log_tail())
-            self._warm.close()
+            self.close()
+        if self._warm is None:
             self._warm = self._new_runner()
         return self._warm.wait_ready(stop)
 
     def take_runner(self) -> Runner:
-        """The warm runner; the next one starts to warm up at once."""
-        taken, self._warm = self._warm, self._new_runner()
+        """The warm runner; the next one starts to warm up at once, or when it is waited for if it cannot now.
+
+        Raises:
+            RunnerUnavailable: There is none.
+        """
+        taken, self._warm = self._warm, None
+        if taken is None:
+            raise RunnerUnavailable("No runner is warm.")
+        try:
+            self._warm = self._new_runner()
+        except RunnerUnavailable as error:
+            logger.error("the next runner does not start: %s", error)  # noqa: TRY400 - the text says it all
         return taken
 
     def close(self) -> None:
         """End the warm runner."""
-        self._warm.close()
+        closing, self._warm = self._warm, None
+        if closing is not None:
+            closing.close()
 
     def _new_runner(self) -> Runner:
-        return Runner(self._new_folder(), self._environment, self._start)
+        try:
+            return Runner(self._new_folder(), self._environment, self._start)
+        except (OSError, RuntimeError) as error:  # no space, no process, no thread
+            raise RunnerUnavailable(f"No runner starts here: {error}") from error
 
 
 def free_memory(slot: Slot, slots: Sequence[Slot]) -> Memory:

@@ -99,7 +99,7 @@ class Supervisor:
         """Claim and run jobs until none is due that fits a free slot, or the worker drains.
 
         Raises:
-            RunnerUnavailable: No runner starts here.
+            RunnerUnavailable: No job was found for the slots that have a runner, and one has none.
         """
         while (placed := self._claim()) is not None:
             try:
@@ -109,16 +109,21 @@ class Supervisor:
 
     def _claim(self) -> _Placed | None:
         """A job for the first free slot that one fits, which is taken from now on."""
+        unavailable: RunnerUnavailable | None = None
         for slot in self.slots:
             if not self._draining.is_set() and slot.take():
                 placed = None
                 try:
                     placed = self._claim_for(slot)
+                except RunnerUnavailable as error:  # the next slot may be on another device
+                    unavailable = error
                 finally:
                     if placed is None:
                         slot.give_back()
                 if placed is not None:
                     return placed
+        if unavailable is not None:
+            raise unavailable
         return None
 
     def _claim_for(self, slot: Slot) -> _Placed | None:
@@ -163,8 +168,8 @@ class Supervisor:
         while not self._draining.wait(self._settings.heartbeat_s):
             try:
                 self._look()
-            except SQLAlchemyError:
-                logger.warning("the database does not answer; looking again later", exc_info=True)
+            except Exception:
+                logger.exception("a look for work failed; looking again later")
         try:
             with self._database.transaction() as session:
                 placement.withdraw(session, self._name)
@@ -180,13 +185,13 @@ class Supervisor:
             idle = [slot for slot in free if placement.work_waits(session, offer_of(slot, self.slots))]
         self._metrics.idle_while_waiting.inc(min(len(idle), self._idle_before) * self._settings.heartbeat_s)
         self._idle_before = len(idle)
-        lookers = [threading.Thread(target=self._run_queue_unasked, name="looker") for _ in idle]
-        for looker in lookers:
+        for _ in idle:
+            looker = threading.Thread(target=self._run_queue_unasked, name="looker")
             looker.start()
-        self._lookers += lookers
+            self._lookers.append(looker)
 
     def _run_queue_unasked(self) -> None:
         try:
             self.run_queue()
-        except (RunnerUnavailable, SQLAlchemyError):
+        except Exception:
             logger.exception("a look for work ended")

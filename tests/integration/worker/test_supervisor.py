@@ -20,6 +20,7 @@ from api.store.states import State, is_terminal
 from api.store.storage import Storage, log_key
 from sentinel.models.checking.fresh_process import reload_elsewhere
 from sentinel.spec import parse_spec
+from worker.keeper import LeaseKeeper
 from worker.metrics import WorkerMetrics
 from worker.shelf import Shelf
 from worker.supervisor import Supervisor
@@ -322,6 +323,42 @@ def test_what_nobody_foresaw_is_told_and_tried_again_at_once(bench, monkeypatch)
     assert (first.outcome, first.error["code"], first.error["fault"]) == ("failed", "attempt_broken", "service")
     assert "ZeroDivisionError: nobody foresaw this" in first.error["message"]
     assert (second.started_at - first.finished_at).total_seconds() < bench.settings.lease_s
+
+
+def test_an_attempt_whose_keeper_does_not_start_is_told_and_tried_again(bench, monkeypatch):
+    def break_once(keeper):
+        monkeypatch.undo()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(LeaseKeeper, "__enter__", break_once)
+    job_id = bench.submit()
+    bench.finish(job_id, bench.work())
+    assert bench.job(job_id).state == State.SUCCEEDED
+    first, _ = bench.attempts(job_id)
+    assert (first.outcome, first.error["code"]) == ("failed", "attempt_broken")
+
+
+def test_a_worker_without_a_next_runner_finishes_what_it_has_and_leaves_the_rest_to_others(bench, monkeypatch):
+    (slot,) = bench.supervisor.slots
+    assert slot.wait_ready(threading.Event())
+    with monkeypatch.context() as full:
+        full.setattr(slot, "_new_folder", (bench.settings.home / "no/space").mkdir)
+        first, second = bench.submit(), bench.submit()
+        bench.wait_for_event(first, "state", to="succeeded")
+        time.sleep(5 * bench.settings.heartbeat_s)  # several looks of the patrol
+        assert bench.attempts(second) == []
+    bench.wait_for_event(second, "state", to="succeeded")
+    assert [len(bench.attempts(job_id)) for job_id in (first, second)] == [1, 1]
+
+
+def test_a_look_that_fails_is_not_the_last(bench, monkeypatch):
+    def break_once(*_):
+        monkeypatch.undo()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("worker.supervisor.report_of", break_once)
+    job_id = bench.submit()
+    bench.wait_for_event(job_id, "state", to="succeeded")
 
 
 def test_a_state_that_the_storage_damaged_is_not_used(bench):
