@@ -206,3 +206,11 @@ class OutOfMemory(SentinelError):
         "Lower `heal.micro_batch_tokens` or `data.sequence_length`, set `heal.gradient_checkpointing` or "
         "`heal.method: lora`, or use a device with more memory."
     )
+
+
+class DiskFull(SentinelError):
+    """A disk that is written to, or the storage, has no space left."""
+
+    code = "disk_full"
+    fault = Fault.RESOURCE
+    next_step = "Free space on the disk that is written to and on the storage, then run it again."

@@ -40,12 +40,14 @@ from sentinel.utils.checkpoints.cycle_state import (
     METRICS_FILE,
     load_state,
 )
+from sentinel.utils.disk import telling_full_disk
 from sentinel.utils.metrics_log import MetricsLog
 from sentinel.utils.progress_tracker import ProgressTracker
 from sentinel.utils.series import read_series
 from sentinel.warming import warm_up
 
 
+@telling_full_disk()
 def run(
     spec: Spec,
     *,

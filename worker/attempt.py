@@ -4,7 +4,6 @@ However an attempt goes, it ends in exactly one write under its token, or in non
 is lost. Knows the order of things; how to keep a lease, move files or talk to a child is elsewhere.
 """
 
-import errno
 import logging
 import shutil
 import threading
@@ -34,16 +33,17 @@ from api.store.leases import Claim, Command, Recordable
 from api.store.models import ManifestFile, Outcome
 from api.store.sources import inputs_of, named_in
 from api.store.storage import Storage
+from sentinel.errors import DiskFull
 from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
 from sentinel.locating import MODEL
 from sentinel.needs import DoesNotFit
 from sentinel.spec import parse_spec
 from sentinel.utils import logs
+from sentinel.utils.disk import shortage, telling_full_disk
 from worker.child import Runner
 from worker.failures import (
     AttemptBroken,
     AttemptFailed,
-    DiskFull,
     PublishingFailed,
     RunnerCrashed,
     RuntimeExceeded,
@@ -59,7 +59,6 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.2  # longest delay until a cancel, a drain or the time limit is noticed
 BATCH = 200  # events per transaction
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Ending(NamedTuple):
@@ -132,10 +131,13 @@ class Attempt:
                 return self._ending()
         except LeaseLost:
             raise
+        except DiskFull as full:
+            return self._failure(AttemptFailed(full.as_dict()))
         except Exception as error:
             logger.exception("the attempt broke")
             return self._failure(AttemptFailed(AttemptBroken(error).as_dict()))
 
+    @telling_full_disk()
     def _ending(self) -> _Ending:
         """Do the work."""
         try:
@@ -207,10 +209,6 @@ class Attempt:
         try:
             wanted = self._keeper.write(partial(inputs_of, job_id=self._claim.job_id))
             return {use: self._fetch_source(use, files) for use, files in wanted.items()}
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise AttemptFailed(DiskFull(error).as_dict()) from error
         except LeaseLost:
             raise
         except StoreError as error:
@@ -297,11 +295,12 @@ class Attempt:
 
 @contextmanager
 def _storing() -> Iterator[None]:
-    """What goes wrong with files while they are stored fails the attempt."""
+    """What goes wrong with files while they are stored fails the attempt; a full disk is known wherever it is met."""
     try:
         yield
     except OSError as error:
-        cause = DiskFull(error) if error.errno in FULL else PublishingFailed(error)
-        raise AttemptFailed(cause.as_dict()) from error
+        if shortage(error):
+            raise
+        raise AttemptFailed(PublishingFailed(error).as_dict()) from error
     except (ObjectMissing, ObjectDamaged, StorageUnavailable) as error:
         raise AttemptFailed(PublishingFailed(error).as_dict()) from error

@@ -52,17 +52,6 @@ class PublishingFailed(SentinelError):
         super().__init__(f"The results could not be stored: {cause}", next_step=what_next)
 
 
-class DiskFull(SentinelError):
-    """The worker's disk or the storage has no space left."""
-
-    code = "disk_full"
-    fault = Fault.RESOURCE
-    next_step = "Free space on the worker's disk and the storage, then submit the job again."
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(f"No space is left: {cause}")
-
-
 class AttemptFailed(Exception):
     """Ends an attempt with an error for the job.
 

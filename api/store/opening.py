@@ -4,7 +4,6 @@ Knows `obstore`'s stores and errors, and no keys. An S3 store reads its endpoint
 variables by itself.
 """
 
-import errno
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
 from api.store.errors import ObjectMissing, StorageUnavailable, StorageUriInvalid
+from sentinel.utils.disk import shortage
 
 # What the library's text has in it → what to do; the first that fits. It has one error for almost everything.
 NEXT_STEPS = {
@@ -63,10 +63,8 @@ def telling(store: LocalStore | S3Store, key: str) -> Iterator[None]:
 
 
 def _check_space(error: Exception, key: str) -> None:
-    """The library tells a full disk by the number in its text only."""
-    for number in (errno.ENOSPC, errno.EDQUOT):
-        if f"(os error {number})" in str(error):
-            raise OSError(number, os.strerror(number), key) from error
+    if number := shortage(error):
+        raise OSError(number, os.strerror(number), key) from error
 
 
 def _cause(error: Exception) -> str:

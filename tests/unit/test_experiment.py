@@ -10,7 +10,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sentinel import experiment
-from sentinel.errors import CheckpointInvalid, ControllerStateInvalid, DataInvalid, ExportImpossible, SpecInvalid
+from sentinel.errors import (
+    CheckpointInvalid,
+    ControllerStateInvalid,
+    DataInvalid,
+    DiskFull,
+    ExportImpossible,
+    SpecInvalid,
+)
 from sentinel.events import (
     CheckpointSaved,
     Finished,
@@ -170,6 +177,13 @@ def test_a_killed_run_resumes_to_the_same_weights(finished, tmp_path, cycle):
     assert [record.cycle for record in resumed.cycles] == [1, 2, 3]
     assert [event.cycle for event in recorder.of(CheckpointSaved)] == list(range(cycle + 1, 4))
     assert (tmp_path / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_a_run_with_what_to_do(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(DiskFull, match="No space is left"):
+        experiment.run(spec(), output=tmp_path, reporter=Recorder())
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

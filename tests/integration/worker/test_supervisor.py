@@ -1,5 +1,6 @@
 """Attempts from claim to end: a real database, real storage, a real child process per attempt."""
 
+import errno
 import hashlib
 import shutil
 import threading
@@ -323,6 +324,22 @@ def test_what_nobody_foresaw_is_told_and_tried_again_at_once(bench, monkeypatch)
     assert (first.outcome, first.error["code"], first.error["fault"]) == ("failed", "attempt_broken", "service")
     assert "ZeroDivisionError: nobody foresaw this" in first.error["message"]
     assert (second.started_at - first.finished_at).total_seconds() < bench.settings.lease_s
+
+
+def test_a_disk_that_is_full_while_a_state_is_fetched_is_said_and_not_tried_again(bench, monkeypatch):
+    job_id = bench.submit(cycles=2, steps=30)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "checkpoint", cycle=1)
+
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Shelf, "fetch", fill)
+    bench.busy_runner().kill()
+    bench.finish(job_id, thread)
+    job = bench.job(job_id)
+    assert (job.state, job.error["code"], job.error["fault"]) == (State.FAILED, "disk_full", "resource")
+    assert len(bench.attempts(job_id)) == 2
 
 
 def test_an_attempt_whose_keeper_does_not_start_is_told_and_tried_again(bench, monkeypatch):

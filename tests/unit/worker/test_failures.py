@@ -4,9 +4,9 @@ import pytest
 
 from api.store.errors import StorageUnavailable
 from api.store.storage import Storage
-from sentinel.errors import ModelUnsafe, OutOfMemory
+from sentinel.errors import DiskFull, ModelUnsafe, OutOfMemory
 from worker.attempt import _storing
-from worker.failures import AttemptFailed, DiskFull, PublishingFailed, RunnerCrashed, RuntimeExceeded, backoff_s
+from worker.failures import AttemptFailed, PublishingFailed, RunnerCrashed, RuntimeExceeded, backoff_s
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from worker.failures import AttemptFailed, DiskFull, PublishingFailed, RunnerCra
         (RuntimeExceeded(5), False),
         (OutOfMemory("no memory"), False),
         (StorageUnavailable("503"), True),
-        (DiskFull(OSError("full")), False),
+        (DiskFull("full"), False),
         (ModelUnsafe("pickle"), False),
     ],
 )
