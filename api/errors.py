@@ -14,8 +14,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -24,6 +22,7 @@ from api.headers import EVERY_ANSWER
 from api.hub import refusals as hub
 from api.outbound import TargetRefused
 from api.store import errors as store
+from api.store.database import UNREACHABLE
 from sentinel.errors import (
     FieldError,
     ModelInvalid,
@@ -289,8 +288,8 @@ def install(app: FastAPI) -> None:
     app.exception_handler(SentinelError)(of_sentinel_error)
     app.exception_handler(RequestValidationError)(_of_validation)
     app.exception_handler(HTTPException)(_of_http_exception)
-    app.exception_handler(OperationalError)(_of_database_failure)
-    app.exception_handler(PoolTimeout)(_of_database_failure)
+    for error in UNREACHABLE:
+        app.exception_handler(error)(_of_database_failure)
     app.exception_handler(store.StorageUnavailable)(_of_storage_failure)
     app.exception_handler(ClientDisconnect)(_of_hanging_up)
     app.exception_handler(Exception)(_of_bug)

@@ -12,18 +12,17 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import Self, TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.store import leases
-from api.store.database import Database
+from api.store.database import UNREACHABLE, Database
 from api.store.errors import LeaseLost
 from api.store.leases import Claim, Command, Order
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-UNREACHABLE = (OperationalError, InterfaceError)
 RETRY_S = 0.5  # pause before a write is tried again on a database that does not answer
 
 
@@ -94,7 +93,7 @@ class LeaseKeeper:
                     order = leases.heartbeat(session, self._claim, self._lease_s)
             except LeaseLost:
                 self._lose("another attempt holds the job, or it has ended")
-            except UNREACHABLE:
+            except SQLAlchemyError:  # whatever it is, the next beat may reach the database
                 logger.warning("a heartbeat failed", exc_info=True)
             else:
                 self._deadline = self._deadline_from(started)

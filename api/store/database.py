@@ -18,6 +18,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, DateTime, Dialect, Engine, Float, create_engine, event, literal
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -26,6 +28,9 @@ from sqlalchemy.types import TypeDecorator
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 QUEUE_INDEX = "ix_jobs_queue"  # its columns go in opposite directions
+# What is raised by a database that does not answer, or takes no writes for now: PostgreSQL calls a transaction that was
+# cut off, and a server that has become a standby, internal errors; the last is a pool whose connections are all taken.
+UNREACHABLE = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 BUSY_TIMEOUT_MS = 10_000  # longest that a SQLite writer waits for another; its transactions take milliseconds
 CONNECT_TIMEOUT_S = 5
 LOST_AFTER_S = 10  # of silence; then PostgreSQL and its client let go of each other. Leases last longer
