@@ -11,6 +11,7 @@ from api.store.storage import Storage
 from sentinel.utils import logs, sandbox
 from worker import tasks
 from worker.app import create_app
+from worker.devices import DriverUnavailable
 from worker.metrics import WorkerMetrics, serving
 from worker.supervisor import Supervisor
 
@@ -25,10 +26,14 @@ def main() -> int:
     setup_logging.connect(lambda **_: None, weak=False)  # else Celery would set levels and add handlers
     logging.getLogger("celery").setLevel(logging.WARNING)  # it would say every wake-up twice
     try:
-        Storage(settings.storage_uri).check()
-    except StoreError as error:
-        logger.error("No job is taken that could not be stored. %s %s", error.message, error.instance_next_step)  # noqa: TRY400 - the message says it all
+        return _take_jobs(settings)
+    except (StoreError, DriverUnavailable) as error:
+        logger.error("No job is taken here. %s %s", error.message, error.instance_next_step)  # noqa: TRY400 - the message says it all
         return 1
+
+
+def _take_jobs(settings: Settings) -> int:
+    Storage(settings.storage_uri).check()
     metrics = WorkerMetrics()
     with serving(metrics, settings.metrics_port), Supervisor(settings, metrics) as supervisor:
         app = create_app(settings.redis_url, slots=len(supervisor.slots))

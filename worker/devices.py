@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 import psutil
 import pynvml
 
+from sentinel.errors import SentinelError
+
 logger = logging.getLogger(__name__)
 
 # Without it PyTorch holds up to half as much again as it uses, which nobody can foresee or use.
@@ -59,7 +61,8 @@ class Host:
         limit = _cgroup_bytes("memory.max")
         if limit is None or limit >= host.total:
             return Memory(host.total, host.available)
-        return Memory(limit, min(host.available, limit - (_cgroup_bytes("memory.current") or 0)))
+        used = (_cgroup_bytes("memory.current") or 0) - _cached_bytes()
+        return Memory(limit, max(0, min(host.available, limit - used)))
 
 
 def _cgroup_bytes(name: str) -> int | None:
@@ -69,6 +72,16 @@ def _cgroup_bytes(name: str) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdecimal() else None
+
+
+def _cached_bytes() -> int:
+    """What the control group uses for files that it has read or written: the kernel gives it to whoever needs it."""
+    try:
+        lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    numbers = dict(line.split() for line in lines)
+    return sum(int(numbers.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 class Gpu:
@@ -92,21 +105,47 @@ class Gpu:
         return Memory(int(found.total), int(found.free))
 
 
+class DriverUnavailable(SentinelError):
+    """NVIDIA's library is here, and its driver does not answer."""
+
+    code = "driver_unavailable"
+    next_step = "Mend the driver (does nvidia-smi answer?), or set CUDA_VISIBLE_DEVICES= to run jobs on the processor."
+
+
 def discover() -> Sequence[Device]:
-    """Every GPU that this process may see; the host if there is none."""
+    """Every GPU that this process may see; the host if there is none.
+
+    Raises:
+        DriverUnavailable: There should be GPUs, and nobody can tell which.
+    """
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is not None and asked.strip()[:1] in ("", "-", ","):  # none at all
+        return [Host()]
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound:
         return [Host()]
+    except pynvml.NVMLError as error:
+        raise DriverUnavailable(f"The NVIDIA driver does not answer: {error}.") from error
     every = [
         str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(pynvml.nvmlDeviceGetCount())
     ]
-    return [Gpu(uuid) for uuid in visible(every, os.environ.get("CUDA_VISIBLE_DEVICES"))] or [Host()]
+    return [Gpu(uuid) for uuid in visible(every, asked)] or [Host()]
 
 
 def visible(uuids: Sequence[str], asked: str | None) -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` leaves of the devices: all without it, else those it names by index or UUID."""
+    """What `CUDA_VISIBLE_DEVICES` leaves of the devices: all without it, else those it names by index or UUID.
+
+    As for CUDA itself, the first index that there is not ends the list.
+    """
     if asked is None:
         return list(uuids)
-    names = [name.strip() for name in asked.split(",") if name.strip()]
-    return [uuids[int(name)] if name.isdecimal() else name for name in names]
+    left: list[str] = []
+    for name in (part.strip() for part in asked.split(",")):
+        if name.removeprefix("-").isdecimal():
+            if not 0 <= int(name) < len(uuids):
+                break
+            left.append(uuids[int(name)])
+        elif name:
+            left.append(name)
+    return left
