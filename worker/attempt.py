@@ -34,7 +34,17 @@ from api.store.models import ManifestFile, Outcome
 from api.store.sources import inputs_of, named_in
 from api.store.storage import Storage
 from sentinel.errors import DiskFull
-from sentinel.events import CheckpointSaved, Event, Failed, Finished, MessageLogged, Phase, PhaseStarted, Progressed
+from sentinel.events import (
+    CheckpointSaved,
+    Event,
+    Failed,
+    Finished,
+    MessageLogged,
+    NeedsEstimated,
+    Phase,
+    PhaseStarted,
+    Progressed,
+)
 from sentinel.locating import MODEL
 from sentinel.needs import DoesNotFit
 from sentinel.spec import parse_spec
@@ -59,6 +69,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.2  # longest delay until a cancel, a drain or the time limit is noticed
 BATCH = 200  # events per transaction
+DOES_NOT_FIT = "does not fit here"
 
 
 class _Ending(NamedTuple):
@@ -77,7 +88,10 @@ class _Released(Exception):
 
 
 class Attempt:
-    """Runs `claim` on `runner` with so much memory. The runner's folder belongs to the attempt from now on."""
+    """Runs `claim` on `runner` with so much memory. The runner's folder belongs to the attempt from now on.
+
+    `reserve` is told what the job will take of its device's memory, once that is known; false if it cannot have it.
+    """
 
     def __init__(
         self,
@@ -85,6 +99,7 @@ class Attempt:
         runner: Runner,
         *,
         memory_bytes: int,
+        reserve: Callable[[int], bool],
         settings: Settings,
         database: Database,
         storage: Storage,
@@ -94,6 +109,7 @@ class Attempt:
         self._claim = claim
         self._runner = runner
         self._memory_bytes = memory_bytes
+        self._reserve = reserve
         self._settings = settings
         self._draining = draining
         self._metrics = metrics
@@ -222,10 +238,9 @@ class Attempt:
     def _relay(self, events: Sequence[Event]) -> None:
         """Record events in their order; a checkpoint is stored where it stands among them."""
         pending: list[Recordable] = []
-        newest = next((event for event in reversed(events) if isinstance(event, CheckpointSaved)), None)
         for event in events:
             match event:
-                case CheckpointSaved(step=int()) if event is not newest:
+                case CheckpointSaved(step=int()) if event is not self._runner.newest_state:
                     pass  # storing takes longer than the run needs for the next one
                 case CheckpointSaved():
                     self._record(pending)
@@ -234,7 +249,7 @@ class Attempt:
                 case Failed():
                     self._record(pending)
                     if event.error["code"] == DoesNotFit.code:
-                        raise _Released("does not fit here")
+                        raise _Released(DOES_NOT_FIT)
                     raise AttemptFailed(event.error)
                 case Finished():
                     pass
@@ -248,6 +263,9 @@ class Attempt:
                 self._phases.start(event.phase.value)
         if events:
             self._keeper.write(partial(leases.record_events, claim=self._claim, events=events))
+        needs = [event.memory_bytes for event in events if isinstance(event, NeedsEstimated)]
+        if not all(self._reserve(needed) for needed in needs):
+            raise _Released(DOES_NOT_FIT)
 
     def _keep_state(self, saved: CheckpointSaved) -> None:
         """Store a state so that a later attempt can resume; older ones are of no more use here."""

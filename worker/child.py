@@ -21,7 +21,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from sentinel.errors import SentinelError
-from sentinel.events import EVENT_ADAPTER, Event
+from sentinel.events import EVENT_ADAPTER, CheckpointSaved, Event
 from worker.fork_server import Streams
 from worker.runner import READY, Assignment
 
@@ -113,12 +113,14 @@ class Runner:
     Attributes:
         folder: The child's scratch folder; `output` in it is its working directory.
         log: What the child and its libraries printed.
+        newest_state: The last state that it has told of, among events that nobody may have taken yet.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], start: Start = spawn) -> None:
         self.folder = folder
         self.output = folder / "output"
         self.log = folder / "runner.log"
+        self.newest_state: CheckpointSaved | None = None
         self._ready = threading.Event()
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._listener = threading.Thread(target=self._listen, name=f"listener-{folder.name}", daemon=True)
@@ -232,11 +234,16 @@ class Runner:
                     if line.strip() == READY:
                         self._ready.set()
                     else:
-                        self._events.put(EVENT_ADAPTER.validate_json(line))
+                        self._hear(EVENT_ADAPTER.validate_json(line))
             except ValidationError:
                 logger.exception("runner %d wrote what is no event", self.pid)
                 self.kill()
         self._events.put(None)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, CheckpointSaved):
+            self.newest_state = event
+        self._events.put(event)
 
 
 def _kill_group(leader: int) -> None:

@@ -96,8 +96,19 @@ class Slot:
 def free_memory(slot: Slot, slots: Sequence[Slot]) -> Memory:
     """What a job here could have: not what is in use, nor what the other jobs on the device are still to take."""
     total, free = slot.device.memory()
-    promised = sum(other.needs_bytes for other in slots if other.device is slot.device and other is not slot)
-    return Memory(total, max(0, min(free, total - promised)))
+    return Memory(total, max(0, min(free, total - _promised_to_others(slot, slots))))
+
+
+def reserve(slot: Slot, slots: Sequence[Slot], needs_bytes: int) -> bool:
+    """Count on what the job here will take; false if the others on the device have been promised too much for it."""
+    if needs_bytes > slot.device.memory().total - _promised_to_others(slot, slots):
+        return False
+    slot.needs_bytes = needs_bytes
+    return True
+
+
+def _promised_to_others(slot: Slot, slots: Sequence[Slot]) -> int:
+    return sum(other.needs_bytes for other in slots if other.device is slot.device and other is not slot)
 
 
 def offer_of(slot: Slot, slots: Sequence[Slot]) -> Offer:

@@ -10,6 +10,7 @@ import socket
 import threading
 from contextlib import ExitStack
 from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -27,7 +28,7 @@ from worker.devices import Device, discover
 from worker.fork_server import ForkServer
 from worker.metrics import WorkerMetrics
 from worker.scratch import Scratch
-from worker.slots import Slot, offer_of, report_of
+from worker.slots import Slot, offer_of, report_of, reserve
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +155,7 @@ class Supervisor:
             claim,
             placed.slot.take_runner(),
             memory_bytes=placed.memory_bytes,
+            reserve=partial(self._reserve, placed.slot),
             settings=self._settings,
             database=self._database,
             storage=self._storage,
@@ -162,6 +164,11 @@ class Supervisor:
         )
         with self._metrics.busy.track_inprogress():
             attempt.run()
+
+    def _reserve(self, slot: Slot, needs_bytes: int) -> bool:
+        """For a job whose needs its first runner found out: no claim in between may offer the same memory."""
+        with self._claiming:
+            return reserve(slot, self.slots, needs_bytes)
 
     def _keep_looking(self) -> None:
         """Until the worker drains: say that it lives, and look for work that nobody rang for."""

@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from api.store.states import State, is_terminal
 from api.store.storage import Storage, log_key
 from sentinel.models.checking.fresh_process import reload_elsewhere
 from sentinel.spec import parse_spec
+from worker.devices import Host, Memory
 from worker.keeper import LeaseKeeper
 from worker.metrics import WorkerMetrics
 from worker.shelf import Shelf
@@ -286,6 +289,30 @@ def test_a_job_that_turns_out_too_large_is_handed_back_uncharged(bench):
         jobs.request_cancel(session, "t", job_id, grace_s=0)
 
 
+def test_jobs_whose_needs_nobody_knew_do_not_share_what_one_of_them_takes(bench, settings, tiny_spec, monkeypatch):
+    with_known = bench.submit()
+    bench.run_queue()
+    needs_bytes = bench.job(with_known).needs_bytes
+    monkeypatch.setattr(Host, "memory", lambda _: Memory(needs_bytes * 3 // 2, needs_bytes * 3 // 2))
+    own = settings.model_copy(update={"slots": 2, "heartbeat_s": 0.2})
+    bench.supervisor.slots[0].take()  # these are for the other worker
+    try:
+        with Supervisor(own, WorkerMetrics()) as supervisor:
+            both = [bench.submit(steps=ENDLESS) for _ in range(2)]
+            deadline = time.monotonic() + DEADLINE_S
+            while sorted(bench.job(job_id).state for job_id in both) != ["queued", "running"] or not all(
+                bench.job(job_id).needs_bytes for job_id in both
+            ):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert sorted(slot.needs_bytes for slot in supervisor.slots) == [0, needs_bytes]
+            with bench.database.transaction() as session:
+                for job_id in both:
+                    jobs.request_cancel(session, "t", job_id, grace_s=0)
+    finally:
+        bench.supervisor.slots[0].give_back()
+
+
 def test_a_deadline_ends_a_running_job(bench):
     job_id = bench.submit(steps=ENDLESS)
     thread = bench.work()
@@ -393,6 +420,55 @@ def test_a_state_that_the_storage_damaged_is_not_used(bench):
     assert "SIGKILL" in error["message"]
     assert bench.says(job_id, "starts from the beginning")
     assert not bench.says(job_id, "Resumed after")
+
+
+FAST_RUNNER = """
+import sys
+from pathlib import Path
+from sentinel.events import CheckpointSaved, Finished, MetricRecorded
+
+def emit(event):
+    print(event.model_dump_json(), flush=True)
+
+print("ready", flush=True)
+sys.stdin.readline()
+for step in (250, 500, 750):
+    for earlier in range(step - 250, step):
+        emit(MetricRecorded(name="healing_loss", value=1.0, step=earlier, cycle=1))
+    (state := Path(f"state/cycle-0000-step-{step:08d}")).mkdir(parents=True)
+    (state / "weights").write_text(str(step))
+    emit(CheckpointSaved(cycle=0, step=step, directory=str(state)))
+emit(Finished(result={}))
+"""
+
+
+def test_of_states_that_come_faster_than_they_can_be_stored_the_newest_is(bench, monkeypatch):
+    def start(streams, folder, environment):
+        stdin, stdout, stderr = streams
+        command = [sys.executable, "-P", "-c", FAST_RUNNER]
+        return subprocess.Popen(
+            command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=folder, env=environment, start_new_session=True
+        )
+
+    def store_slowly(shelf, directory, store=Shelf.store_state):
+        time.sleep(0.5)
+        return store(shelf, directory)
+
+    (slot,) = bench.supervisor.slots
+    while not slot.take():
+        time.sleep(0.02)
+    slot.close()
+    with monkeypatch.context() as fast:
+        fast.setattr(slot, "_start", start)
+        fast.setattr(Shelf, "store_state", store_slowly)
+        slot.give_back()
+        job_id = bench.submit()
+        bench.wait_for_event(job_id, "state", to="succeeded")
+        bench.run_queue()
+    slot.close()
+    stored = [event.data["step"] for event in bench.events(job_id) if event.type == "checkpoint"]
+    assert stored[-1] == 750
+    assert len(stored) < 3
 
 
 def test_an_upload_that_the_storage_damaged_ends_the_job_before_it_runs(bench):
