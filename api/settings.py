@@ -9,8 +9,9 @@ from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sentinel.model_limits import ModelLimits
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".sentinel"), description="Folder of everything that the defaults below keep on disk.")
     database_url: str = Field(
-        default_factory=lambda data: f"sqlite:///{data['home'] / 'sentinel.db'}",
+        default_factory=lambda data: f"sqlite:///{quote(str(data['home'] / 'sentinel.db'))}",
         description="SQLAlchemy URL of the database that holds the jobs: SQLite or PostgreSQL.",
     )
     redis_url: str = Field(
@@ -78,7 +79,7 @@ class Settings(BaseSettings):
         default_factory=lambda data: min(LONGEST_HEARTBEAT_S, data["lease_s"] / 6),
         gt=0,
         description="Seconds between a worker's heartbeats, after which it knows of a pause or a cancel; "
-        "3, or a sixth of the lease if that is less.",
+        "3, or a sixth of the lease if that is less; at most half of it.",
     )
     grace_s: float = Field(
         30.0, ge=0, le=LONGEST_GRACE_S, description="Seconds that a job which is to stop gets to finish its cycle."
@@ -143,6 +144,14 @@ class Settings(BaseSettings):
             positions=self.max_positions,
             vocabulary=self.max_vocabulary,
         )
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _check_heartbeat(cls, heartbeat_s: float, info: ValidationInfo) -> float:
+        lease_s = info.data.get("lease_s")
+        if lease_s is not None and heartbeat_s > lease_s / 2:
+            raise ValueError(f"a lease of {lease_s:g} s must outlive a lost heartbeat: at most half of it")
+        return heartbeat_s
 
     @field_validator("home", "cache")
     @classmethod

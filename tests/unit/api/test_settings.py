@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from api.settings import Settings
+from api.store.database import upgrade
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,13 @@ def test_everything_on_disk_is_under_home(tmp_path):
     assert settings.database_url == f"sqlite:///{tmp_path}/.sentinel/sentinel.db"
     assert settings.storage_uri == f"file://{tmp_path}/.sentinel/storage"
     assert settings.cache == tmp_path / ".sentinel" / "cache"
+
+
+@pytest.mark.parametrize("name", ["with space", "per%20cent", "100%", "quest?ion", "ha#sh", "ünï"])
+def test_the_database_is_under_a_home_of_any_name(tmp_path, name):
+    (home := tmp_path / name).mkdir()
+    upgrade(Settings(home=home).database_url)
+    assert [path.name for path in home.iterdir()] == ["sentinel.db"]
 
 
 def test_the_environment_decides(monkeypatch):
@@ -65,7 +73,14 @@ def test_allowed_hosts_are_parted_by_commas_and_checked(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("lease_s", 0), ("max_attempts", 0), ("port", 70000), ("rate_limit", "0/minute"), ("unknown", 1)],
+    [
+        ("lease_s", 0),
+        ("heartbeat_s", 31),
+        ("max_attempts", 0),
+        ("port", 70000),
+        ("rate_limit", "0/minute"),
+        ("unknown", 1),
+    ],
 )
 def test_a_wrong_setting_is_named(name, value):
     with pytest.raises(ValidationError, match=name):
