@@ -44,9 +44,10 @@ def run_round(resources: Resources) -> None:
 
 
 def _sweep(resources: Resources, prefix: str, named: Callable[[Session, Collection[str]], set[str]]) -> int:
-    """Delete the old files under a prefix that are not `named`; returns how many."""
-    deleted = 0
-    for keys in resources.storage.older_than(resources.settings.orphans_after_s, prefix=prefix):
+    """Delete the old files under a prefix that are not `named`, or not whole; returns how many are of the former."""
+    deleted, age_s = 0, resources.settings.orphans_after_s
+    resources.storage.drop_unfinished(age_s, prefix=prefix)
+    for keys in resources.storage.older_than(age_s, prefix=prefix):
         with resources.database.reading() as session:
             garbage = set(keys) - named(session, keys)
         resources.storage.delete(garbage)

@@ -5,6 +5,7 @@ Keys are made of ids and hashes only, never of anything a user wrote.
 
 import hashlib
 import os
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -133,6 +134,16 @@ class Storage:
             keys = [entry["path"] for entry in found if entry["last_modified"] <= limit]
             if keys:
                 yield keys
+
+    def drop_unfinished(self, age_s: float, *, prefix: str) -> None:
+        """Remove what writers left that were killed in the middle of a file, longer ago; a bucket has its own rule."""
+        if not isinstance(self._store, LocalStore):
+            return
+        limit = time.time() - age_s
+        for path in (Path(str(self._store.prefix)) / prefix).rglob("*#*"):  # the library's name for such a file
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime <= limit:
+                    path.unlink()
 
     def delete(self, keys: Collection[str]) -> None:
         """Remove objects; one that is gone already is no error."""

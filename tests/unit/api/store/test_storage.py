@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import subprocess
+import sys
 import time
 
 import pytest
@@ -96,6 +97,28 @@ def test_old_objects_are_found_and_deleted_also_if_some_are_gone(storage, put, b
     storage.delete([old.key])
     storage.delete([old.key])
     assert backing.stored() == sorted([kept.key, "elsewhere"])
+
+
+PUT = "import sys; from pathlib import Path; from api.store.storage import Storage; "
+PUT += "Storage(sys.argv[1]).put_file(Path(sys.argv[2]), 'jobs/job_1/attempts/1')"
+
+
+def test_what_a_killed_writer_left_of_a_file_is_removed_once_it_is_old(tmp_path):
+    with (large := tmp_path / "large").open("wb") as file:
+        file.truncate(2**30)
+    folder = tmp_path / "storage"
+    storage = Storage(folder.as_uri())
+    with subprocess.Popen([sys.executable, "-c", PUT, folder.as_uri(), large]) as writer:
+        while not (found := list(folder.rglob("*#*"))):
+            assert writer.poll() is None
+            time.sleep(0.001)
+        writer.kill()
+    assert list(storage.older_than(-1, prefix="jobs")) == []
+    storage.drop_unfinished(3600, prefix="jobs")
+    storage.drop_unfinished(-1, prefix="uploads")
+    assert found[0].exists()
+    storage.drop_unfinished(-1, prefix="jobs")
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("uri", ["bucket", "s3://", "s3:///prefix", "s3://a b", "gs://bucket", "/folder", ""])
