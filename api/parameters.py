@@ -1,15 +1,18 @@
 """Parameters that several routers share. Printable ASCII, because PostgreSQL refuses NUL in any text."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query
-from pydantic import AwareDatetime, BeforeValidator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from api.settings import LONGEST_GRACE_S
 from api.store.jobs import Terms
 
 LARGEST_PRIORITY = 1000
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+TOO_LATE = datetime(9999, 1, 1, tzinfo=UTC)  # every time zone can still say it
 
 
 def _refuse_number(value: Any) -> Any:  # noqa: ANN401 - whatever was sent
@@ -19,7 +22,14 @@ def _refuse_number(value: Any) -> Any:  # noqa: ANN401 - whatever was sent
     return value
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
+def _refuse_far(value: datetime) -> datetime:
+    """Near the ends of what Python and the databases can say, another time zone lies past them."""
+    if not EARLIEST <= value < TOO_LATE:
+        raise PydanticCustomError("time_range", "Write a time of the years 1970 to 9998 (UTC)")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number), AfterValidator(_refuse_far)]
 ID = r"^[!-~]{1,64}$"
 JOB_ID = "job_019b2f5e6a7c7d10b3c4d5e6f7081920"
 ARTIFACT_ID = "art_019b2f5e8c1e7a40a1b2c3d4e5f60718"

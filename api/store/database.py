@@ -137,7 +137,9 @@ def create_database(url: str) -> Database:
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         ours = {name: value for name, value in _patience().items() if name not in parsed.query}
-        return Database(_engine(url, connect_args=ours))
+        engine = _engine(url, connect_args=ours)
+        event.listen(engine, "connect", _configure_postgresql)
+        return Database(engine)
     if backend != "sqlite" or parsed.database in (None, "", ":memory:"):
         raise ValueError(f"Cannot keep jobs in {parsed!r}: use a SQLite file or PostgreSQL.")
     Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +168,12 @@ def _patience() -> dict[str, int | str]:
         "keepalives_interval": PROBE_S,
         "options": f"-c idle_in_transaction_session_timeout={LOST_AFTER_S}s",
     }
+
+
+def _configure_postgresql(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection
+    # The driver reads times in the session's zone, and east of UTC it cannot read the last hours of the year 9999.
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.commit()  # or the rollback at the end of a transaction would undo it
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection

@@ -5,13 +5,15 @@ An expired lease is made by a claim of negative length, so no test waits for a c
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from threading import Barrier
 
 import pytest
 from sqlalchemy import func, select, update
+from sqlalchemy.engine import make_url
 
 from api.store import files, jobs, leases, reconciliation
-from api.store.database import db_now
+from api.store.database import create_database, db_now
 from api.store.errors import DeadlineInvalid, InvalidTransition, LeaseLost
 from api.store.files import NewArtifact
 from api.store.garbage import drop_superseded_states
@@ -222,6 +224,18 @@ def test_a_deadline_that_nobody_could_keep_is_refused(database):
     accept(database, terms=Terms(deadline=later, not_before=in_s(database, 60)))
     with database.reading() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 1
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_a_deadline_at_the_end_of_time_hinders_nobody_wherever_the_database_lies(database_url, zone):
+    """Read in a zone east of UTC it would lie past the last year that Python knows."""
+    query = {"options": f"-c timezone={zone}"} if database_url.startswith("postgresql") else {}
+    database = create_database(make_url(database_url).update_query_dict(query).render_as_string(hide_password=False))
+    last = datetime.max.replace(tzinfo=UTC)
+    job_id = accept(database, terms=Terms(deadline=last))
+    assert claim(database).job_id == job_id
+    assert read(database, job_id).deadline == last
+    database.close()
 
 
 KEPT = [

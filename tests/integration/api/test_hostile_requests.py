@@ -12,6 +12,7 @@ import pytest
 
 from api import connections, middleware
 from api.jobs.parsing import PARSERS, Unparsable, parse
+from api.store.keys import Scope
 from tests.integration.api.conftest import SPEC, running
 from tests.integration.api.objects import artifact
 
@@ -323,6 +324,29 @@ def test_odd_characters_in_a_path(service, path, part):
 )
 def test_odd_characters_in_a_query(service, query):
     assert service.client.get(f"/v1/jobs?{query}").status_code in (200, 400, 422)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59Z", "9999-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00"],
+)
+def test_times_at_the_ends_of_time(service, moment):
+    with service.client_of("ann", *Scope) as everything:
+        answers = [
+            *(everything.get("/v1/jobs", params={name: moment}) for name in ("created_after", "created_before")),
+            *(everything.post("/v1/jobs", json=SPEC, params={name: moment}) for name in ("not_before", "deadline")),
+            *(everything.get("/v1/usage", params={name: moment}) for name in ("from", "to")),
+            everything.post("/v1/keys", json={"name": "k", "scopes": ["read"], "expires_at": moment}),
+        ]
+    assert [refused(answer) for answer in answers] == [(422, "request_invalid")] * 7
+    assert {error["message"] for answer in answers for error in answer.json()["errors"]} == {
+        "Write a time of the years 1970 to 9998 (UTC)"
+    }
+
+
+@pytest.mark.parametrize("moment", ["1970-01-01T00:00:00Z", "9998-12-31T23:59:59Z", "9998-12-31T23:59:59+14:00"])
+def test_times_near_the_ends_of_time(service, moment):
+    assert service.client.get("/v1/jobs", params={"created_after": moment}).status_code == 200
 
 
 @pytest.mark.parametrize("media_type", PARSERS)
