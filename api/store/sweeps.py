@@ -1,7 +1,7 @@
 """What is asked of sweeps: accept, read, list, how they stand, cancel; and what happens when a budget is used up.
 
-A sweep has no state of its own: everything is told from its jobs. A retry of one belongs to the sweep and takes the
-place of its parent. Knows nothing of leases, nor of how many may run at the same time, which is in `room`.
+A sweep has no state of its own: everything is told from its jobs. A retry of one belongs to the sweep, and of the jobs
+of a point the newest counts. Knows nothing of leases, nor of how many may run at the same time, which is in `room`.
 """
 
 from collections import defaultdict
@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Text, cast, func, select
+from sqlalchemy.orm import Session
 
 from api.store.database import db_now, seconds_between
 from api.store.errors import SweepBudgetSpent, SweepNotFound
@@ -175,10 +175,13 @@ def list_points(session: Session, sweep_id: str) -> list[PointRow]:
 
 
 def _current(sweep_ids: Collection[str]) -> tuple[ColumnElement[bool], ...]:
-    """Conditions of the jobs of sweeps of which there is no retry."""
-    retry = aliased(Job)
-    retried = select(retry.parent_id).where(retry.sweep_id.in_(sweep_ids), retry.parent_id.is_not(None))
-    return Job.sweep_id.in_(sweep_ids), Job.id.not_in(retried)
+    """Conditions of the newest job of each point of sweeps."""
+    in_sweeps = Job.sweep_id.in_(sweep_ids)
+    newest_first = func.row_number().over(
+        partition_by=(Job.sweep_id, cast(Job.point, Text)), order_by=(Job.created_at.desc(), Job.id.desc())
+    )
+    ranked = select(Job.id, newest_first.label("rank")).where(in_sweeps).subquery()
+    return in_sweeps, Job.id.in_(select(ranked.c.id).where(ranked.c.rank == 1))
 
 
 def cancel_sweep(session: Session, tenant: str, sweep_id: str, *, grace_s: float) -> int:

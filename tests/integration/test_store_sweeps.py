@@ -203,6 +203,30 @@ def test_a_retry_takes_the_place_of_its_parent(database):
         }
 
 
+def test_of_several_retries_of_a_point_the_newest_counts(database):
+    """Two of the same job, and one more of the first of all behind a retry of a retry."""
+    sweep, other = accept(database, 3).sweep, accept(database, 3).sweep
+    write(database, sweeps.cancel_sweep, "ann", sweep.id, grace_s=0)
+
+    def retry(job_id):
+        return write(database, jobs.retry_job, "ann", job_id, from_start=True, max_attempts=3).job.id
+
+    first, second, third = (job.id for job in jobs_of(database, sweep.id))
+    retry(first)
+    newest = retry(first)
+    again = retry(second)
+    write(database, jobs.request_cancel, "ann", again, grace_s=0)
+    retry(again)
+    latest = retry(second)
+    assert standing(database, sweep.id).counts == {State.CANCELLED: 1, State.QUEUED: 2}
+    with database.reading() as session:
+        rows = sweeps.list_points(session, sweep.id)
+        assert {row.point["seed"]: row.job_id for row in rows} == {0: newest, 1: latest, 2: third}
+        assert len(rows) == 3
+        both = sweeps.standings(session, [sweep.id, other.id])
+    assert both[other.id].counts == {State.QUEUED: 3}
+
+
 def test_a_cancel_asks_every_job_that_has_not_ended(database):
     sweep = accept(database, 4).sweep
     other = accept(database, 1).sweep
