@@ -117,7 +117,7 @@ def _check_size(entries: Sequence[_Entry], limits: Limits) -> None:
 def _checked_name(name: str) -> PurePosixPath:
     """The place inside the archive."""
     path = PurePosixPath(name)
-    plain = name.isprintable() and not {"\\", ":"} & set(name) and len(name) <= LARGEST_NAME
+    plain = name.isprintable() and not {"\\", ":"} & set(name) and 0 < len(name) <= LARGEST_NAME
     if not plain or path.is_absolute() or ".." in path.parts:
         raise refusals.MemberOutside(f"The archive has a member of the name {name[:LARGEST_NAME]!r}.")
     return path
@@ -143,16 +143,15 @@ def _of_the_model(files: Sequence[PurePosixPath]) -> list[PurePosixPath]:
 class _Narrow(io.RawIOBase):
     """A file of which no one reads much at once, nor all too much in all."""
 
-    def __init__(self, file: IO[bytes], *, at_once: int, in_all: int | None = None) -> None:
+    def __init__(self, file: IO[bytes], size: int, *, at_once: int, in_all: int | None = None) -> None:
         self._file = file
+        self._size = size
         self._at_once = at_once
         self._left = in_all
 
     def read(self, size: int = -1) -> bytes:
         if size < 0:  # all that is left
-            here = self._file.tell()
-            size = self._file.seek(0, io.SEEK_END) - here
-            self._file.seek(here)
+            size = self._size - self._file.tell()
         if size > self._at_once:
             raise refusals.ArchiveBomb("A header of the archive is larger than any that a model needs.")
         content = self._file.read(size)
@@ -163,6 +162,9 @@ class _Narrow(io.RawIOBase):
         return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        # The system would answer with the same error as for a disk that is broken.
+        if whence == io.SEEK_SET and not 0 <= offset <= self._size:
+            raise ValueError("one of its headers leads out of it")
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -172,7 +174,7 @@ class _Narrow(io.RawIOBase):
 def _entries_of_tar(file: IO[bytes], limits: Limits) -> list[_Entry]:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    headers = _Narrow(file, at_once=LARGEST_TAR_HEADER_BYTES, in_all=LARGEST_TAR_HEADERS_BYTES)
+    headers = _Narrow(file, size, at_once=LARGEST_TAR_HEADER_BYTES, in_all=LARGEST_TAR_HEADERS_BYTES)
     entries: list[_Entry] = []
     with tarfile.open(fileobj=headers, mode="r:") as archive:
         for member in archive:
@@ -209,7 +211,7 @@ class _Slice:
 
 def _entries_of_zip(file: IO[bytes]) -> list[_Entry]:
     size = file.seek(0, io.SEEK_END)
-    narrow = _Narrow(file, at_once=CHUNK_BYTES)
+    narrow = _Narrow(file, size, at_once=CHUNK_BYTES)
     archive = zipfile.ZipFile(narrow)
     members = archive.infolist()
     if sum(member.compress_size for member in members) > size:
@@ -225,10 +227,9 @@ def _entry_of_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Entry:
         raise refusals.MemberUnreadable(f"The archive's member {member.filename[:LARGEST_NAME]!r} cannot be read.")
     if member.file_size > max(SMALL_BYTES, LARGEST_RATIO * member.compress_size):
         raise refusals.ArchiveBomb(f"A file in the archive claims to become {member.file_size} bytes.")
-    # `ZipInfo` cuts a name at NUL, and makes slashes of a system's own separator.
-    return _Entry(
-        member.orig_filename, member.file_size, is_file=not member.is_dir(), chunks=_Inflated(archive, member)
-    )
+    # `ZipInfo` cuts a name at NUL, makes slashes of a system's own separator, and cannot tell what an empty name is of.
+    is_file = not member.filename.endswith("/")
+    return _Entry(member.orig_filename, member.file_size, is_file=is_file, chunks=_Inflated(archive, member))
 
 
 @dataclass(frozen=True)

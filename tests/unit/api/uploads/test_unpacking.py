@@ -5,6 +5,7 @@ import struct
 import tarfile
 import tracemalloc
 import zipfile
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -43,8 +44,10 @@ def zipped(*entries, files=FILES, compression=zipfile.ZIP_DEFLATED):
 
 
 def unpack(content, *, is_zip, limits=LIMITS):
-    members = members_of(io.BytesIO(content), is_zip=is_zip, limits=limits)
-    return {found.path: b"".join(found.chunks()) for found in members}
+    with TemporaryFile() as file:  # in memory another error tells of a place that cannot be
+        file.write(content)
+        members = members_of(file, is_zip=is_zip, limits=limits)
+        return {found.path: b"".join(found.chunks()) for found in members}
 
 
 def refusal(content, *, is_zip, limits=LIMITS):
@@ -110,6 +113,12 @@ def test_a_name_that_leads_elsewhere(name):
 def test_a_name_with_an_end_inside():
     content = zipped(("evil.json!/../x", b"x"))
     assert refusal(content.replace(b"json!", b"json\x00"), is_zip=True) == "archive_member_outside"
+
+
+def test_a_name_that_is_empty():
+    assert refusal(tar((member("", 1), b"x")), is_zip=False) == "archive_member_outside"
+    assert refusal(zipped((entry(""), b"x")), is_zip=True) == "archive_member_outside"
+    assert refusal(zipped(("?", b"x")).replace(b"?", b"\x00"), is_zip=True) == "archive_member_outside"
 
 
 TYPES = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"V"]
@@ -237,6 +246,22 @@ def test_what_is_no_archive(content):
     assert refusal(content, is_zip=True) == "archive_invalid"
     assert refusal(zipped(), is_zip=False) == "archive_invalid"
     assert refusal(tar(), is_zip=True) == "archive_invalid"
+
+
+def test_a_zip_that_lost_bytes_at_the_front_or_within():
+    """Then its directory leads to places before the first byte."""
+    whole = zipped(compression=zipfile.ZIP_STORED)
+    for damaged in (whole[100:], whole[:2000] + whole[2100:]):
+        assert refusal(damaged, is_zip=True) == "archive_invalid"
+
+
+def test_a_member_that_lies_further_away_than_files_can_reach():
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, data in FILES.items():
+            archive.writestr(name, data)
+        archive.infolist()[1].header_offset = 2**62
+    assert refusal(content.getvalue(), is_zip=True) == "archive_invalid"
 
 
 @pytest.mark.parametrize("is_zip", [False, True])
