@@ -89,18 +89,17 @@ def _send(outbound: Outbound, parcel: Parcel) -> Sent:
         "User-Agent": f"Sentinel/{version('sentinel-pruning')}",
         **signing.headers(parcel.delivery_id, int(at.timestamp()), body, parcel.secrets),
     }
-    answer, error = None, None
+    status, wait_s, error = None, 0.0, None
     try:
         answer = outbound.post(parcel.url, body, headers)
+        status, wait_s = answer.status, asked_wait_s(answer, at)
     except (TargetRefused, TargetUnreachable) as failure:
         error = failure.message
-    tried = Try(
-        at=at.isoformat(),
-        status=None if answer is None else answer.status,
-        milliseconds=round((time.perf_counter() - started) * 1000),
-        error=error,
-    )
-    return Sent(tried, wait_s=0.0 if answer is None else asked_wait_s(answer, at))
+    except Exception:  # what is not settled is sent again as soon as the lease ends, for ever
+        logger.exception("%s could not be sent", parcel.delivery_id)
+        error = "The service could not send it, and has logged why."
+    milliseconds = round((time.perf_counter() - started) * 1000)
+    return Sent(Try(at=at.isoformat(), status=status, milliseconds=milliseconds, error=error), wait_s)
 
 
 def asked_wait_s(answer: Answer, now: datetime) -> float:
@@ -112,6 +111,6 @@ def asked_wait_s(answer: Answer, now: datetime) -> float:
         return float(after)
     try:
         date = parsedate_to_datetime(after)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return (date.replace(tzinfo=date.tzinfo or UTC) - now) / timedelta(seconds=1)

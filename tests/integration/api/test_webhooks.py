@@ -155,6 +155,21 @@ def test_a_receiver_that_is_not_there_is_tried_again(service, receiver):
     assert receiver.requests == []
 
 
+def test_what_no_one_foresaw_is_a_failed_try_and_not_the_same_message_for_ever(service, receiver, monkeypatch, caplog):
+    def look_up(_host, _port):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(service.app.state.resources.outbound, "_resolve", look_up)
+    hook = register(service, receiver.url)
+    cancelled(service)
+    send(service)
+    (delivery,) = deliveries(service, hook)
+    assert (delivery["state"], delivery["tries"][0]["status"]) == ("pending", None)
+    assert delivery["tries"][0]["error"] == "The service could not send it, and has logged why."
+    assert datetime.fromisoformat(delivery["next_try_at"]) > datetime.now(UTC)
+    assert "a bug" in caplog.text
+
+
 def test_a_receiver_can_say_when_to_come_back(service, receiver):
     receiver.answer = lambda _: (429, {"Retry-After": "3000"})
     hook = register(service, receiver.url)
