@@ -111,10 +111,30 @@ def parse_sweep(
     found: dict[FieldError, list[_Place]] = defaultdict(list)
     points = [] if sweep is None else list(_points(sweep, check, found))
     if sweep is not None:
-        errors += [located for error, places in found.items() for located in _located(error, places, sweep.grid)]
+        errors += _all_located(found, sweep.grid)
     if sweep is None or errors:
         raise SweepInvalid(mistakes("sweep", errors), errors=errors)
     return sweep, points
+
+
+def check_points(
+    sweep: SweepSpec, points: Sequence[Point], mistakes_of: Callable[[Spec], Sequence[FieldError]]
+) -> None:
+    """Ask once more of every point of a parsed sweep what is wrong with its spec.
+
+    Raises:
+        SweepInvalid: As `parse_sweep` does.
+    """
+    found: dict[FieldError, list[_Place]] = defaultdict(list)
+    for place, point in zip(_places(sweep.grid), points, strict=True):
+        for error in mistakes_of(point.spec):
+            found[error].append(place)
+    if errors := _all_located(found, sweep.grid):
+        raise SweepInvalid(mistakes("sweep", errors), errors=errors)
+
+
+def _all_located(found: Mapping[FieldError, Sequence[_Place]], grid: Grid) -> list[FieldError]:
+    return [located for error, places in found.items() for located in _located(error, places, grid)]
 
 
 def _what_multiplies(document: Any) -> SweepSpec | None:  # noqa: ANN401 - valid or not
@@ -130,7 +150,7 @@ def _points(
     """The sound points; into `found` goes what is wrong with the others, and where."""
     repeated = FieldError(pointer="", code="point_repeated", message="An earlier point of the grid has the same spec.")
     seen: set[str] = set()
-    for place in product(*(range(len(values)) for values in sweep.grid.values())):
+    for place in _places(sweep.grid):
         values = _values(sweep.grid, place)
         document: dict[str, Any] = {"name": sweep.name, **sweep.spec}
         for path, value in values.items():
@@ -146,6 +166,10 @@ def _points(
             found[repeated].append(place)
         seen.add(said)
         yield Point(values=values, spec=spec)
+
+
+def _places(grid: Grid) -> Iterator[_Place]:
+    return product(*(range(len(values)) for values in grid.values()))
 
 
 def _values(grid: Grid, place: _Place) -> dict[str, JsonValue]:

@@ -32,10 +32,11 @@ class Sources:
         Raises:
             SpecInvalid: With every such name.
         """
-        if refused := list(self._refused(session, spec)):
+        if refused := list(self.mistakes_in(session, spec)):
             raise SpecInvalid(refused[0].message, errors=refused)
 
-    def _refused(self, session: Session, spec: Json) -> Iterator[FieldError]:
+    def mistakes_in(self, session: Session, spec: Json) -> Iterator[FieldError]:
+        """Everything that a resolved spec, or its `model` and `data`, names and that cannot be used; as for `check`."""
         for named in named_in(spec):
             try:
                 files_of(session, self.caller.tenant, named)

@@ -87,9 +87,9 @@ def _weak(shown: service.Shown) -> str:
 
 
 @router.post("/validate", summary="Check a sweep without running it", responses=BODY_PROBLEMS, openapi_extra=BODY)
-def validate(document: Document, sources: CallersSources, resources: Shared) -> SweepVerdict:
+def validate(document: Document, sources: CallersSources, session: ReadSession, resources: Shared) -> SweepVerdict:
     """The mistakes of all points at once, each with a pointer to the value that makes it; or the points."""
-    return service.validate(document, settings=resources.settings, sources=sources)
+    return service.validate(session, document, settings=resources.settings, sources=sources)
 
 
 @router.get("", summary="List sweeps, newest first", responses=responses(HTTPStatus.BAD_REQUEST))

@@ -1,7 +1,6 @@
 """What the sweep routes do, inside the transaction that the edge opened. Knows no HTTP."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -20,9 +19,10 @@ from api.store.jobs import NewJob, Terms
 from api.store.models import Sweep
 from api.sweeps.schemas import SweepPage, SweepSummary, SweepVerdict, SweepView
 from api.sweeps.table import Table
-from sentinel.errors import SpecInvalid
+from sentinel.errors import FieldError, SpecInvalid
 from sentinel.needs import Needs, estimate
-from sentinel.sweep_spec import Point, SweepInvalid, SweepSpec, parse_sweep
+from sentinel.prune_spec import Section
+from sentinel.sweep_spec import Point, SweepSpec, check_points, parse_sweep
 
 
 class Shown(NamedTuple):
@@ -83,20 +83,20 @@ def submit(
         trace_id=trace_id,
     )
     if not accepted.replayed:
-        _check_sources(session, points, sources)
+        _check_sources(session, sweep, points, sources)
         audit.record(session, caller, "sweep.submit", accepted.sweep.id, {"jobs": len(points)})
     return Written(_show(session, accepted.sweep), already=accepted.replayed)
 
 
-def _check_sources(session: Session, points: Sequence[Point], sources: Sources) -> None:
+def _check_sources(session: Session, sweep: SweepSpec, points: Sequence[Point], sources: Sources) -> None:
     """Refuse points that name what cannot be used; what they name is kept until the transaction ends."""
-    specs = {(point.spec.model, point.spec.data): point.spec for point in points}
-    for spec in specs.values():
-        try:
-            sources.check(session, spec.model_dump(mode="json"))
-        except SpecInvalid as invalid:
-            errors = [replace(error, pointer=f"/spec{error.pointer}") for error in invalid.errors]
-            raise SweepInvalid(invalid.message, errors=errors) from invalid
+
+    @cache
+    def mistakes_in(model: Section, data: Section) -> list[FieldError]:
+        named = {"model": model.model_dump(mode="json"), "data": data.model_dump(mode="json")}
+        return list(sources.mistakes_in(session, named))
+
+    check_points(sweep, points, lambda spec: mistakes_in(spec.model, spec.data))
 
 
 def _parse(document: Any, settings: Settings) -> tuple[SweepSpec, list[Point]]:  # noqa: ANN401 - whatever was parsed
@@ -115,10 +115,17 @@ def _new_job(point: Point, needs: Needs | None) -> NewJob:
     return NewJob(spec.model_dump(mode="json"), spec.name, demand_of(spec, needs), point=point.values)
 
 
-def validate(document: Any, *, settings: Settings, sources: Sources) -> SweepVerdict:  # noqa: ANN401 - whatever was parsed
+def validate(
+    session: Session,
+    document: Any,  # noqa: ANN401 - whatever was parsed
+    *,
+    settings: Settings,
+    sources: Sources,
+) -> SweepVerdict:
     """Check a document without any effect."""
     try:
         sweep, points = _parse(document, settings)
+        _check_sources(session, sweep, points, sources)
         known = [needs for needs in _needs_of(points, settings, sources) if needs is not None]
     except SpecInvalid as invalid:
         errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]

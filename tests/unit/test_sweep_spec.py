@@ -4,7 +4,7 @@ import pytest
 
 from sentinel.errors import FieldError, SpecInvalid
 from sentinel.spec import parse_spec
-from sentinel.sweep_spec import EXAMPLE, SweepInvalid, parse_sweep
+from sentinel.sweep_spec import EXAMPLE, SweepInvalid, check_points, parse_sweep
 
 SPEC = {"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.25}}}
 
@@ -164,3 +164,16 @@ def test_what_else_checks_a_spec_is_asked_of_every_point():
 
     grid = {"seed": [0, 1], "device": ["cpu", "mps"]}
     assert mistakes({"spec": SPEC, "grid": grid}, check=check) == [("/grid/device/1", "unfit")]
+
+
+def test_parsed_points_can_be_asked_once_more():
+    def mistakes_of(spec):
+        unfit = FieldError(pointer="/model/id", code="unfit", message=f"Not {spec.model.id}.")
+        return [unfit] if spec.model.id == "gpt2" else []
+
+    models = [{"source": "builtin", "id": name} for name in ("llama", "gpt2")]
+    sweep, points = parse_sweep({"spec": SPEC, "grid": {"seed": [0, 1], "model": models}})
+    with pytest.raises(SweepInvalid, match=r"1 mistake\(s\)") as caught:
+        check_points(sweep, points, mistakes_of)
+    assert [(error.pointer, error.code) for error in caught.value.errors] == [("/grid/model/1/id", "unfit")]
+    check_points(*parse_sweep({"spec": SPEC, "grid": {"model": models[:1]}}), mistakes_of)

@@ -357,6 +357,59 @@ def test_what_a_spec_may_not_name_is_told_at_once(service):
     assert service.client.get("/v1/jobs").json()["data"] == []
 
 
+def test_what_the_points_of_a_sweep_may_not_name_is_told_where_it_is(service):
+    model, text = upload(service.client, MODEL), upload(service.client, TEXT, "text")
+    first, second = ("upl_" + digit * 32 for digit in "01")
+
+    def of(upload_id):
+        return {"source": "upload", "id": upload_id}
+
+    seeds = {"seed": [0, 1]}
+    cases = [
+        ({"model": of(first)}, seeds, {"/spec/model/id": "upload_not_found"}),
+        (
+            {},
+            seeds | {"model": [of(first), of(model["id"]), of(text["id"]), of(second)]},
+            {
+                "/grid/model/0/id": "upload_not_found",
+                "/grid/model/2/id": "upload_kind_wrong",
+                "/grid/model/3/id": "upload_not_found",
+            },
+        ),
+        (
+            {"model": of(first)},
+            {"data.train": [model["id"], second], "data.source": ["upload"]},
+            {
+                "/spec/model/id": "upload_not_found",
+                "/grid/data.train/0": "upload_kind_wrong",
+                "/grid/data.train/1": "upload_not_found",
+            },
+        ),
+    ]
+    for spec, grid, mistakes in cases:
+        document = {"spec": {"prune": PRUNE, **spec}, "grid": grid}
+        verdict = service.client.post("/v1/sweeps/validate", json=document).json()
+        assert {error["pointer"]: error["code"] for error in verdict["errors"]} == mistakes
+        answer = service.client.post("/v1/sweeps", json=document)
+        assert (answer.status_code, answer.json()["code"]) == (422, "sweep_invalid")
+        assert answer.json()["errors"] == verdict["errors"]
+    assert service.client.get("/v1/sweeps").json()["data"] == []
+
+
+def test_a_sweep_that_was_accepted_is_given_again_though_its_upload_is_gone(service):
+    model = upload(service.client, MODEL)
+    document = {"spec": names(model["id"]), "grid": {"seed": [0, 1]}}
+
+    def post():
+        return service.client.post("/v1/sweeps", json=document, headers={"Idempotency-Key": "k"})
+
+    sweep = post().json()
+    service.client.post(f"{sweep['links']['self']}/cancel")
+    assert service.client.delete(model["links"]["self"]).status_code == 204
+    assert service.client.post("/v1/sweeps/validate", json=document).json()["valid"] is False
+    assert (post().status_code, post().json()["id"]) == (201, sweep["id"])
+
+
 @on_both_databases
 def test_an_upload_stays_while_a_job_needs_it(service, backing):
     text = upload(service.client, TEXT, "text")
