@@ -220,8 +220,8 @@ def cancel(session: Session, caller: Principal, job_id: str, *, settings: Settin
         InvalidTransition: The job has succeeded or failed.
     """
     request = partial(store.request_cancel, grace_s=grace_s)
-    done = {State.CANCELLED}
-    return _ask(session, caller, job_id, request, settings, action="job.cancel", under_way=set(), done=done)
+    under_way, done = {State.CANCELLING}, {State.CANCELLED}
+    return _ask(session, caller, job_id, request, settings, action="job.cancel", under_way=under_way, done=done)
 
 
 def pause(session: Session, caller: Principal, job_id: str, *, settings: Settings, grace_s: float) -> Written:

@@ -287,25 +287,31 @@ def list_jobs(
 def request_cancel(session: Session, tenant: str, job_id: str, *, grace_s: float) -> Job:
     """Cancel at once what no worker holds; ask the worker of a running job to stop within `grace_s`.
 
-    Asked again while the worker stops, the shorter grace counts.
+    Asked again while the worker stops, a shorter grace counts.
 
     Raises:
         JobNotFound: As in `get_job`.
-        InvalidTransition: The job has ended.
+        InvalidTransition: The job has ended, or is to stop as soon already.
     """
-    return cancel(session, _lock_own(session, tenant, job_id), grace_s=grace_s)
+    job = _lock_own(session, tenant, job_id)
+    if not cancel(session, job, grace_s=grace_s):
+        raise InvalidTransition(state=job.state, to=State.CANCELLING, allowed=allowed_from(job.state))
+    return job
 
 
-def cancel(session: Session, job: Job, *, grace_s: float) -> Job:
-    """`request_cancel` of a job that the caller has locked."""
+def cancel(session: Session, job: Job, *, grace_s: float) -> bool:
+    """`request_cancel` of a job that the caller has locked; whether that changes anything if it is to stop already."""
     if job.state == State.CANCELLING:
-        job.grace_s = grace_s if job.grace_s is None else min(job.grace_s, grace_s)
-        return job
+        hastened = job.grace_s is None or grace_s < job.grace_s
+        job.grace_s = grace_s if hastened else job.grace_s
+        return hastened
     if job.state in LEASED:
-        return move(session, job, State.CANCELLING, reason="cancel requested", grace_s=grace_s)
+        move(session, job, State.CANCELLING, reason="cancel requested", grace_s=grace_s)
+        return True
     if State.CANCELLED in TRANSITIONS[job.state] and job.kept_cycle is not None:
         publish_newest_state(session, job.id)
-    return move(session, job, State.CANCELLED, reason="cancel requested")
+    move(session, job, State.CANCELLED, reason="cancel requested")
+    return True
 
 
 def request_pause(session: Session, tenant: str, job_id: str, *, grace_s: float) -> Job:

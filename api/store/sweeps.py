@@ -184,8 +184,15 @@ def _current(sweep_ids: Collection[str]) -> tuple[ColumnElement[bool], ...]:
     return in_sweeps, Job.id.in_(select(ranked.c.id).where(ranked.c.rank == 1))
 
 
-def cancel_sweep(session: Session, tenant: str, sweep_id: str, *, grace_s: float) -> int:
-    """Ask every job of a sweep to stop that has not ended, as `request_cancel` does; returns how many those were.
+class Cancelled(NamedTuple):
+    """How many jobs of a sweep had not ended when they were asked to stop, and for how many of them that was news."""
+
+    asked: int
+    changed: int
+
+
+def cancel_sweep(session: Session, tenant: str, sweep_id: str, *, grace_s: float) -> Cancelled:
+    """Ask every job of a sweep to stop that has not ended, as `request_cancel` does.
 
     Raises:
         SweepNotFound: As in `get_sweep`.
@@ -196,9 +203,8 @@ def cancel_sweep(session: Session, tenant: str, sweep_id: str, *, grace_s: float
         select(Job).where(Job.sweep_id == sweep.id, Job.state.in_(LEASED | UNHELD)).order_by(Job.id).with_for_update()
     )
     jobs = session.scalars(query, execution_options={"populate_existing": True}).all()
-    for job in jobs:
-        cancel(session, job, grace_s=grace_s)
-    return len(jobs)
+    changed = [cancel(session, job, grace_s=grace_s) for job in jobs]
+    return Cancelled(asked=len(changed), changed=sum(changed))
 
 
 def cancel_spent(session: Session) -> None:

@@ -164,10 +164,10 @@ def page(session: Session, caller: Principal, *, limit: int, cursor: str | None)
 
 def cancel(session: Session, caller: Principal, sweep_id: str, *, grace_s: float) -> Written:
     """Ask every job to stop that has not ended, a running one within `grace_s`. `already` when all have ended."""
-    asked = store.cancel_sweep(session, caller.tenant, sweep_id, grace_s=grace_s)
-    if asked:
-        audit.record(session, caller, "sweep.cancel", sweep_id, {"jobs": asked})
-    return Written(show(session, caller, sweep_id), already=asked == 0)
+    cancelled = store.cancel_sweep(session, caller.tenant, sweep_id, grace_s=grace_s)
+    if cancelled.changed:
+        audit.record(session, caller, "sweep.cancel", sweep_id, {"jobs": cancelled.changed})
+    return Written(show(session, caller, sweep_id), already=cancelled.asked == 0)
 
 
 def table(session: Session, caller: Principal, sweep_id: str, *, average_seeds: bool) -> Table:

@@ -12,6 +12,7 @@ from api.jobs.documents import fingerprint
 from api.paging import cut, position
 from api.refusals import UploadTooLarge
 from api.settings import Settings
+from api.store import audit
 from api.store import uploads as store
 from api.store.models import Upload
 from api.uploads.schemas import UploadPage, UploadRequest, UploadSummary, UploadView
@@ -43,7 +44,11 @@ def declare(
         request_hash=fingerprint(request.model_dump(mode="json")),
         idempotency_key=idempotency_key,
     )
-    return Written(_show(session, declared.upload), already=declared.replayed)
+    upload = declared.upload
+    if not declared.replayed:
+        details = {"kind": upload.kind, "name": upload.name, "bytes": upload.bytes}
+        audit.record(session, caller, "upload.make", upload.id, details)
+    return Written(_show(session, upload), already=declared.replayed)
 
 
 def _check_limits(request: UploadRequest, settings: Settings) -> None:
@@ -89,4 +94,6 @@ def delete(session: Session, caller: Principal, upload_id: str) -> list[str]:
     Raises:
         UploadInUse: Jobs that have not ended name it.
     """
-    return store.delete_upload(session, caller.tenant, upload_id)
+    keys = store.delete_upload(session, caller.tenant, upload_id)
+    audit.record(session, caller, "upload.delete", upload_id)
+    return keys

@@ -234,10 +234,14 @@ def test_a_cancel_asks_every_job_that_has_not_ended(database):
     running = claim(database)
     paused = jobs_of(database, sweep.id)[2].id
     write(database, jobs.request_pause, "ann", paused, grace_s=0)
-    assert write(database, sweeps.cancel_sweep, "ann", sweep.id, grace_s=5) == 3
+    assert write(database, sweeps.cancel_sweep, "ann", sweep.id, grace_s=5) == (3, 3)
     states = [job.state for job in jobs_of(database, sweep.id)]
     assert states == [State.SUCCEEDED, State.CANCELLING, State.CANCELLED, State.CANCELLED]
     assert write(database, leases.heartbeat, running, 60) == (leases.Command.CANCEL, 5)
+    for grace_s, changed in ((5, 0), (4, 1)):
+        assert write(database, sweeps.cancel_sweep, "ann", sweep.id, grace_s=grace_s) == (1, changed)
+    write(database, leases.finish_cancel, running)
+    assert write(database, sweeps.cancel_sweep, "ann", sweep.id, grace_s=0) == (0, 0)
     assert [job.state for job in jobs_of(database, other.id)] == [State.QUEUED]
     with pytest.raises(SweepNotFound):
         write(database, sweeps.cancel_sweep, "bob", sweep.id, grace_s=5)

@@ -1,5 +1,7 @@
 """Keys over HTTP: who may make, see, change and revoke them, and what a key is held to."""
 
+import hashlib
+
 import httpx
 import pytest
 from typer.testing import CliRunner
@@ -220,6 +222,36 @@ def test_what_is_done_is_in_the_log_and_what_is_refused_is_not(service, boss, sp
     assert submitted["client"] == "127.0.0.1"
     assert entries[1]["details"] == {"quotas": {"max_queued_jobs": 1}}
     assert entries[7]["details"] == {"name": "ci", "scopes": ["read", "submit"]}
+
+
+def test_what_is_asked_again_without_effect_is_not_in_the_log(service, boss, spec):
+    sweep = service.client.post("/v1/sweeps", json={"spec": spec, "grid": {"seed": [0]}}).json()
+    service.claim()
+    job = service.submit()
+    service.claim()
+    for cancel in (sweep["links"]["cancel"], job["links"]["cancel"]):
+        for grace_s in (20, 20, 30, 10):
+            assert service.client.post(cancel, params={"grace_s": grace_s}).status_code == 202
+    actions = [entry["action"] for entry in reversed(boss.get("/v1/audit").json()["data"])]
+    # Each was hastened once.
+    assert actions == ["sweep.submit", "job.submit", *["sweep.cancel"] * 2, *["job.cancel"] * 2]
+
+
+def test_uploads_are_in_the_log(service, boss):
+    file = {"path": "text.txt", "bytes": 5, "sha256": hashlib.sha256(b"Hello").hexdigest()}
+    order = {"kind": "text", "name": "greeting", "files": [file]}
+    for _ in range(2):
+        upload = service.client.post("/v1/uploads", json=order, headers={"Idempotency-Key": "k"}).json()
+    service.client.put(upload["files"][0]["links"]["content"], content=b"Hello")
+    for _ in range(2):
+        service.client.delete(upload["links"]["self"])
+    deleted, made = boss.get("/v1/audit").json()["data"]
+    assert [(entry["action"], entry["target"]) for entry in (made, deleted)] == [
+        ("upload.make", upload["id"]),
+        ("upload.delete", upload["id"]),
+    ]
+    assert made["details"] == {"kind": "text", "name": "greeting", "bytes": 5}
+    assert made["client"] == "127.0.0.1"
 
 
 def test_the_log_is_read_by_page_action_and_key(service, boss):
