@@ -160,18 +160,24 @@ def used_slot_s(session: Session, sweep_ids: Collection[str]) -> dict[str, float
 
 
 class PointRow(NamedTuple):
-    """The job of a point, and what it measured of the pruned model, once it has succeeded."""
+    """The job of a point, and its result, once it has succeeded."""
 
     job_id: str
     state: State
     point: Json
-    pruned: Json | None
+    result: Json | None
+
+    @property
+    def pruned(self) -> Json | None:
+        """What was measured of the pruned model."""
+        return None if self.result is None else self.result.get("pruned")
 
 
 def list_points(session: Session, sweep_id: str) -> list[PointRow]:
     """Every point of a sweep, with its newest job."""
-    query = select(Job.id, Job.state, Job.point, Job.result["pruned"]).where(*_current([sweep_id]))
-    return [PointRow(*row) for row in session.execute(query.order_by(Job.id))]
+    # Whole results: PostgreSQL looks into no document that has a NUL in it, and what a model writes may have one.
+    query = select(Job.id, Job.state, Job.point, Job.result).where(*_current([sweep_id]))
+    return [PointRow._make(row) for row in session.execute(query.order_by(Job.id))]
 
 
 def _current(sweep_ids: Collection[str]) -> tuple[ColumnElement[bool], ...]:
