@@ -124,9 +124,10 @@ class Guard:
         """
         try:
             url = httpx.URL(text)
-        except httpx.InvalidURL as error:
+            named = bool(url.host)  # decodes it, as whoever shows the URL does
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise TargetRefused(f"This is not a URL: {error}") from error
-        if url.scheme not in DEFAULT_PORTS or not url.host:
+        if url.scheme not in DEFAULT_PORTS or not named:
             raise TargetRefused("The URL is not of the form https://host/path.")
         if url.userinfo:
             raise TargetRefused("The URL has a user or a password in it.")
@@ -171,7 +172,7 @@ class Guard:
 
 def port_of(url: httpx.URL) -> int:
     """The port that a checked URL names, or that its scheme stands for."""
-    return url.port or DEFAULT_PORTS[url.scheme]
+    return DEFAULT_PORTS[url.scheme] if url.port is None else url.port
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

@@ -273,6 +273,7 @@ MISTAKES = [
     ({"url": "https://169.254.169.254/latest/meta-data"}, "/url"),
     ({"url": "https://2130706434/"}, "/url"),
     ({"url": "https://localhost/"}, "/url"),
+    ({"url": "https://xn--/"}, "/url"),
     ({"url": "http://hook.example/"}, "/url"),
     ({"url": "https://me:secret@hook.example/"}, "/url"),
     ({"url": "https://hook.example/" + "x" * 2000}, "/url"),
