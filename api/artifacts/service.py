@@ -29,17 +29,23 @@ def find(session: Session, caller: Principal, artifact_id: str, *, storage: Stor
     Raises:
         ArtifactNotFound: No such file, or somebody else's.
         ArtifactExpired: It is not kept any more.
-        ObjectMissing: The storage has lost it; asked now, while it can still be said.
+        ObjectMissing, ObjectDamaged: The storage has lost it, or a part; asked now, while it can still be said.
     """
     artifact = files.get_artifact(session, caller.tenant, artifact_id)
     _check_kept(artifact)
-    storage.head(artifact.storage_key)
+    storage.check_whole(artifact.storage_key, artifact.bytes)
     return artifact
 
 
 def checkpoint(session: Session, caller: Principal, job_id: str, *, storage: Storage) -> list[tar.Member]:
-    """As `of_checkpoint`, for an archive."""
+    """As `of_checkpoint`, for an archive.
+
+    Raises:
+        ObjectMissing, ObjectDamaged: As in `find`, of any of the files.
+    """
     found = of_checkpoint(session, get_job(session, caller.tenant, job_id))
+    for artifact in found.values():
+        storage.check_whole(artifact.storage_key, artifact.bytes)
     return [_member(path, artifact, storage) for path, artifact in found.items()]
 
 

@@ -69,12 +69,13 @@ class Repository:
 
         Raises:
             EntryNotFound: There is no such file.
-            ObjectMissing: The storage has lost it; asked now, while it can still be said.
+            ObjectMissing, ObjectDamaged: The storage has lost it, or a part; asked now, while it can still be said.
         """
         if path not in self.files:
             raise EntryNotFound(path, commit=self.commit)
-        storage.head(self.files[path].storage_key)
-        return self.files[path]
+        artifact = self.files[path]
+        storage.check_whole(artifact.storage_key, artifact.bytes)
+        return artifact
 
 
 def find(session: Session, caller: Principal, job_id: str, revision: str = BRANCH) -> Repository:

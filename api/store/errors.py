@@ -352,4 +352,4 @@ class ObjectDamaged(StoreError):
     next_step = "Check the storage's disk; restore the object from a copy."
 
     def __init__(self, key: str, *, expected: str, found: str) -> None:
-        super().__init__(f"The object {key!r} has sha256 {found}, not {expected}.")
+        super().__init__(f"The object {key!r} has {found}, not {expected}.")

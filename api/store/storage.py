@@ -159,6 +159,17 @@ class Storage:
         with telling(self._store, key):
             return obstore.head(self._store, key)["size"]
 
+    def check_whole(self, key: str, size: int) -> None:
+        """See that an object is there and has so many bytes; which ones they are is not looked at.
+
+        Raises:
+            ObjectMissing: Nothing lies under the key.
+            ObjectDamaged: It has more or fewer.
+        """
+        found = self.head(key)
+        if found != size:
+            raise ObjectDamaged(key, expected=f"{size} bytes", found=f"{found} bytes")
+
     def presign(self, key: str, *, valid_s: float) -> str | None:
         """A URL from which whoever has it can read the object for a while; None if this storage has no such thing."""
         if not isinstance(self._store, S3Store):
@@ -174,7 +185,7 @@ def _verify(key: str, sha256: str, chunks: Iterable[bytes]) -> int:
         digest.update(chunk)
         size += len(chunk)
     if digest.hexdigest() != sha256:
-        raise ObjectDamaged(key, expected=sha256, found=digest.hexdigest())
+        raise ObjectDamaged(key, expected=f"sha256 {sha256}", found=f"sha256 {digest.hexdigest()}")
     return size
 
 

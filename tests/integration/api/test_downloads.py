@@ -110,11 +110,23 @@ def test_an_empty_file_and_a_nasty_name(service, job):
     assert disposition == "attachment; filename*=UTF-8''a%20%22b%22%0D%0A%C3%A9.png"
 
 
-def test_a_file_that_the_storage_lost_is_an_error_not_a_short_answer(service, backing, url):
-    for key in backing.stored():
-        backing.remove(key)
-    answer = service.client.get(url)
-    assert (answer.status_code, answer.json()["code"]) == (500, "object_missing")
+def hub_url(job):
+    return f"/hub/jobs/{job['id']}/resolve/main/model.safetensors"
+
+
+def test_a_file_that_the_storage_lost_is_an_error_not_a_short_answer(service, backing, job, url):
+    backing.remove(next(key for key in backing.stored() if key.endswith(SHA256.hexdigest())))
+    for asked in (url, job["checkpoint_uri"], hub_url(job)):
+        answer = service.client.get(asked)
+        assert (answer.status_code, answer.json()["code"]) == (500, "object_missing")
+
+
+def test_and_so_is_one_that_it_cut_short(service, backing, job, url):
+    backing.write(next(key for key in backing.stored() if key.endswith(SHA256.hexdigest())), WEIGHTS[:-1])
+    for asked in (url, job["checkpoint_uri"], hub_url(job)):
+        answer = service.client.get(asked)
+        assert (answer.status_code, answer.json()["code"]) == (500, "object_damaged")
+        assert f"has {len(WEIGHTS) - 1} bytes, not {len(WEIGHTS)} bytes" in answer.json()["detail"]
 
 
 def test_the_checkpoint_is_a_tar_of_the_models_folder(service, job):
