@@ -49,9 +49,12 @@ class Shown(NamedTuple):
 
     @property
     def tag(self) -> str:
-        """Names this representation: what a job waits for changes without a new version."""
+        """Names this representation: what a job waits for, and that its files expire, make no new version."""
         reason = self.view.queue_reason
-        return str(self.version) if reason is None else f"{self.version}.{zlib.crc32(reason.encode()):08x}"
+        if reason is not None:
+            return f"{self.version}.{zlib.crc32(reason.encode()):08x}"
+        expired = any(artifact.expired_at is not None for artifact in self.view.artifacts)
+        return f"{self.version}.expired" if expired else str(self.version)
 
 
 class Written(NamedTuple):

@@ -98,12 +98,16 @@ def test_an_expired_file_is_gone_and_says_so(service, collect):
     here = f"/v1/jobs/{service.submit()['id']}"
     service.finish(service.claim())
     content = service.client.get(f"{here}/artifacts").json()["data"][0]["links"]["content"]
+    before = service.client.get(here).headers["ETag"]
     assert collect() == []
     for url in (content, f"{here}/checkpoint"):
         answer = service.client.get(url)
         assert (answer.status_code, answer.json()["code"]) == (410, "artifact_expired")
         assert "SENTINEL_RETENTION_DAYS" in answer.json()["next_step"]
-    shown = service.client.get(here).json()
+    now = service.client.get(here, headers={"If-None-Match": before})
+    assert (now.status_code, now.headers["ETag"] != before) == (200, True), "it is shown otherwise now"
+    assert service.client.get(here, headers={"If-None-Match": now.headers["ETag"]}).status_code == 304
+    shown = now.json()
     assert shown["state"] == "succeeded"
     assert all(artifact["expired_at"] for artifact in shown["artifacts"])
 
