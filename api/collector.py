@@ -14,7 +14,6 @@ from api.store.garbage import adopted_keys, drop_superseded_states, expire_files
 from api.store.uploads import drop_abandoned, uploaded_keys
 from api.uploads.spool import spool_of
 
-DAY_S = 86_400.0
 logger = logging.getLogger(__name__)
 
 
@@ -24,7 +23,7 @@ def run_round(resources: Resources) -> None:
     A file younger than `orphans_after_s` stays: its row may be about to be written.
     """
     settings = resources.settings
-    retention_s = None if settings.retention_days is None else settings.retention_days * DAY_S
+    retention_s = settings.retention_s
     with resources.database.transaction() as session:
         drop_superseded_states(session)
         drop_abandoned(session, idle_s=settings.uploads_abandoned_s)

@@ -42,6 +42,7 @@ STATUS: Mapping[type[SentinelError], HTTPStatus] = {
     SpecInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     store.JobNotFound: HTTPStatus.NOT_FOUND,
     store.AttemptNotFound: HTTPStatus.NOT_FOUND,
+    store.LogNotStored: HTTPStatus.NOT_FOUND,
     store.SweepNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactNotFound: HTTPStatus.NOT_FOUND,
     store.ArtifactExpired: HTTPStatus.GONE,

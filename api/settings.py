@@ -20,6 +20,7 @@ from sentinel.utils.logs import LogFormat
 LIMITS = ModelLimits.model_fields
 LONGEST_HEARTBEAT_S = 3.0
 LONGEST_GRACE_S = 3600.0
+DAY_S = 86_400.0
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 RATE = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"  # how many requests in which time
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>\d{1,5}))?", re.IGNORECASE)
@@ -133,6 +134,11 @@ class Settings(BaseSettings):
         "it answers to loopback's own names too; without any here, at every other address to all names.",
     )
     port: int = Field(8000, ge=0, le=65535, description="Port that the API listens on; 0 takes a free one.")
+
+    @property
+    def retention_s(self) -> float | None:
+        """`retention_days` in seconds."""
+        return None if self.retention_days is None else self.retention_days * DAY_S
 
     @property
     def model_limits(self) -> ModelLimits:

@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 
 from api.auth import Principal
 from api.store import jobs as store
-from api.store.errors import ArtifactExpired, AttemptNotFound, ObjectMissing
+from api.store.errors import ArtifactExpired, AttemptNotFound, LogNotStored, ObjectMissing
+from api.store.garbage import has_expired
 from api.store.storage import Storage, log_key
 
 END = "X-Log-End"
@@ -33,13 +34,22 @@ class Log:
         return b"".join(lines[max(0, len(lines) - count) :])
 
 
-def find(session: Session, caller: Principal, job_id: str, *, storage: Storage, token: int | None) -> Log:
+def find(
+    session: Session,
+    caller: Principal,
+    job_id: str,
+    *,
+    storage: Storage,
+    token: int | None,
+    retention_s: float | None,
+) -> Log:
     """The log of an attempt, or of the newest.
 
     Raises:
         JobNotFound: No such job, or somebody else's.
         AttemptNotFound: The job has none with this token.
-        ArtifactExpired: The attempt has ended, and its log is not kept any more.
+        ArtifactExpired: The job ended so long ago that its log is not kept any more.
+        LogNotStored: The attempt has ended, and there never was any.
     """
     job = store.get_job(session, caller.tenant, job_id)
     attempts = store.list_attempts(session, job.id)
@@ -48,10 +58,13 @@ def find(session: Session, caller: Principal, job_id: str, *, storage: Storage, 
         if token is not None:
             raise AttemptNotFound(token)
         return Log(storage=storage, key="", size=0)
-    key = log_key(job.id, chosen[-1].token)
+    attempt = chosen[-1]
+    key = log_key(job.id, attempt.token)
     try:
         return Log(storage=storage, key=key, size=storage.head(key))
     except ObjectMissing as missing:
-        if chosen[-1].finished_at is not None:
+        if has_expired(session, job.id, retention_s=retention_s):
             raise ArtifactExpired("The log of this attempt") from missing
+        if attempt.finished_at is not None:
+            raise LogNotStored(attempt.token) from missing
         return Log(storage=storage, key=key, size=0)

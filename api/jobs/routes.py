@@ -329,6 +329,7 @@ def logs(
     tail: Annotated[int | None, Query(description="Only so many lines, the last.", ge=0, le=10_000)] = None,
 ) -> Response:
     """Some seconds behind while the attempt runs, whole once it has ended; empty before the first attempt."""
-    log = attempt_logs.find(session, caller, job_id, storage=resources.storage, token=token)
+    retention_s = resources.settings.retention_s
+    log = attempt_logs.find(session, caller, job_id, storage=resources.storage, token=token, retention_s=retention_s)
     chunks = log.following(after) if tail is None else iter([log.last_lines(tail, after)])
     return StreamingResponse(chunks, media_type="text/plain", headers={attempt_logs.END: str(log.size)})

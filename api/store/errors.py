@@ -54,6 +54,17 @@ class AttemptNotFound(StoreError):
         super().__init__(f"The job has no attempt with the token {token}.")
 
 
+class LogNotStored(StoreError):
+    """The attempt ended before its worker had stored anything of its log."""
+
+    code = "log_not_stored"
+    fault = Fault.USER
+    next_step = "`GET /v1/jobs/{id}/attempts` says how the attempt ended; its worker may have a log of its own."
+
+    def __init__(self, token: int) -> None:
+        super().__init__(f"Nothing was stored of what the attempt with the token {token} has printed.")
+
+
 class ArtifactNotFound(StoreError):
     """No published artifact of this tenant has the id."""
 

@@ -65,6 +65,13 @@ def kept_logs(session: Session, keys: Collection[str], *, retention_s: float | N
     return {key for key in logs if _owner(key) in kept}
 
 
+def has_expired(session: Session, job_id: str, *, retention_s: float | None) -> bool:
+    """Whether the files of a job are not kept any more; without a retention they are for ever."""
+    if retention_s is None:
+        return False
+    return session.scalar(select(Job.id).where(Job.id == job_id, _has_expired(retention_s))) is not None
+
+
 def _has_expired(retention_s: float) -> ColumnElement[bool]:
     """Of a job: that it ended so long ago that its files are not kept any more."""
     return and_(Job.state.in_(TERMINAL), Job.finished_at < db_now(-retention_s))

@@ -8,13 +8,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from api.store.keys import create_key
+from api.store.storage import Storage, log_key
 from tests.integration.api.conftest import SPEC, Service
 
 
 def job(service: Service) -> str:
-    """A job that has ended, with files."""
+    """A job that has ended, with files and a log."""
     job_id = service.submit()["id"]
-    service.finish(service.claim())
+    claim = service.claim()
+    printed = service.folder / "runner.log"
+    printed.write_text("words\n")
+    Storage(service.settings.storage_uri).put_log(printed, log_key(claim.job_id, claim.token))
+    service.finish(claim)
     return job_id
 
 

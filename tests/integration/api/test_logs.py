@@ -1,5 +1,7 @@
 """Logs: of a running attempt as far as they are known, of an ended one whole, of an expired one no more."""
 
+import time
+
 import pytest
 
 from api.store import leases
@@ -58,10 +60,23 @@ def test_each_attempt_has_a_log_of_its_own(service):
     assert (unknown.status_code, unknown.json()["code"]) == (404, "attempt_not_found")
 
 
+def test_of_an_attempt_that_ended_before_anything_was_stored_there_is_no_log(service):
+    service.submit()
+    claim = service.claim()
+    with service.database.transaction() as session:
+        leases.release(session, claim, "drain")
+    answer = logs(service, claim)
+    assert (answer.status_code, answer.json()["code"]) == (404, "log_not_stored")
+    service.finish(service.claim())
+    assert logs(service, claim).json()["code"] == "log_not_stored"
+
+
+@pytest.mark.parametrize("more_settings", [{"retention_days": 1e-9}])
 def test_a_log_that_is_not_kept_is_gone(service):
     service.submit()
     claim = service.claim()
     service.finish(claim)
+    time.sleep(0.05)
     assert (logs(service, claim).status_code, logs(service, claim).json()["code"]) == (410, "artifact_expired")
 
 
