@@ -50,8 +50,8 @@ def gpu_seconds(session: Session, *of: ColumnElement[bool], period: Period) -> d
     query = (
         select(Job.key_id, func.sum(seconds_between(began, ended)))
         .join(Attempt, Attempt.job_id == Job.id)
-        .where(*of, _ends_after(Job.finished_at, period), _ends_after(Attempt.finished_at, period))
-        .where(Attempt.started_at < period.end)
+        .where(*of, or_(Job.finished_at.is_(None), Job.finished_at > period.start))
+        .where(Attempt.started_at < period.end, left > period.start)
         .group_by(Job.key_id)
     )
     return dict(session.execute(query).all())
@@ -68,7 +68,3 @@ def _clipped(
     time: SQLColumnExpression[datetime], beyond: ColumnElement[bool], bound: datetime
 ) -> ColumnElement[datetime]:
     return case((beyond, literal(bound, UtcDateTime)), else_=time)
-
-
-def _ends_after(finished_at: SQLColumnExpression[datetime | None], period: Period) -> ColumnElement[bool]:
-    return or_(finished_at.is_(None), finished_at > period.start)

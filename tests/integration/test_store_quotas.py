@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from api.store import jobs, keys, leases, usage
 from api.store.database import db_now
@@ -156,6 +156,7 @@ def test_time_in_slots_is_counted_within_a_period(database, key_of, submit):
         assert usage.gpu_seconds(session, *of, period=usage.month_of(new_year))[key_id] == pytest.approx(30, abs=0.01)
         assert 110 <= usage.gpu_seconds(session, *of, period=ever)[key_id] < 140
         assert usage.gpu_seconds(session, *usage.of_key("bob", key_id), period=ever) == {}
+        assert usage.gpu_seconds(session, *of, period=ever._replace(start=session.scalar(select(db_now(60))))) == {}
 
 
 def test_time_that_is_used_up_comes_again_with_the_next_month(database, key_of, submit):
