@@ -97,6 +97,10 @@ def test_old_objects_are_found_and_deleted_also_if_some_are_gone(storage, put, b
     storage.delete([old.key])
     storage.delete([old.key])
     assert backing.stored() == sorted([kept.key, "elsewhere"])
+    more = [put(bytes([number])).key for number in range(40)]
+    backing.remove(min(more))
+    storage.delete(more)
+    assert backing.stored() == sorted([kept.key, "elsewhere"])
 
 
 PUT = "import sys; from pathlib import Path; from api.store.storage import Storage; "
