@@ -21,6 +21,7 @@ LIMITS = ModelLimits.model_fields
 LONGEST_HEARTBEAT_S = 3.0
 LONGEST_GRACE_S = 3600.0
 DAY_S = 86_400.0
+LONGEST_KEPT_DAYS = 36_500  # the databases cannot say what was thousands of years ago
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 RATE = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"  # how many requests in which time
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>\d{1,5}))?", re.IGNORECASE)
@@ -87,10 +88,16 @@ class Settings(BaseSettings):
     )
     reconcile_s: float = Field(5.0, gt=0, description="Seconds between looks for expired leases and waiting jobs.")
     retention_days: float | None = Field(
-        None, gt=0, description="Days after a job's end in which its files can be downloaded; for ever by default."
+        None,
+        gt=0,
+        le=LONGEST_KEPT_DAYS,
+        description="Days after a job's end in which its files can be downloaded; for ever by default.",
     )
     orphans_after_s: float = Field(
-        86_400.0, ge=0, description="Age in seconds from which a stored file that nothing names is deleted."
+        DAY_S,
+        ge=0,
+        le=LONGEST_KEPT_DAYS * DAY_S,
+        description="Age in seconds from which a stored file that nothing names is deleted.",
     )
     collect_s: float = Field(3600.0, gt=0, description="Seconds between looks for files that can be deleted.")
     webhooks_s: float = Field(1.0, gt=0, description="Seconds between looks for webhooks that have to be told.")
@@ -125,7 +132,10 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(50 * 1024**3, gt=0, description="Most bytes of an upload, unpacked.")
     max_tenant_upload_bytes: int = Field(200 * 1024**3, gt=0, description="Most bytes of all uploads of a tenant.")
     uploads_abandoned_s: float = Field(
-        86_400.0, gt=0, description="Seconds without a new file after which an unfinished upload is deleted."
+        DAY_S,
+        gt=0,
+        le=LONGEST_KEPT_DAYS * DAY_S,
+        description="Seconds without a new file after which an unfinished upload is deleted.",
     )
     host: str = Field("127.0.0.1", description="Address that the API listens on.")
     allowed_hosts: Annotated[list[str], NoDecode] = Field(

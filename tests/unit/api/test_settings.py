@@ -79,6 +79,9 @@ def test_allowed_hosts_are_parted_by_commas_and_checked(monkeypatch):
         ("max_attempts", 0),
         ("port", 70000),
         ("rate_limit", "0/minute"),
+        ("retention_days", 1e6),
+        ("orphans_after_s", 1e12),
+        ("uploads_abandoned_s", 1e12),
         ("unknown", 1),
     ],
 )
