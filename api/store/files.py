@@ -68,6 +68,14 @@ def newest_checkpoint(session: Session, job_id: str) -> Checkpoint | None:
     return session.scalar(query.order_by(*NEWEST_STATE_FIRST).limit(1))
 
 
+def keep_files(session: Session, job_id: str) -> None:
+    """Keep the files of an ended job from expiring until the transaction ends; they are to be read only then.
+
+    SQLite ignores it: there the writing transaction itself holds the lock.
+    """
+    session.execute(select(Job.id).where(Job.id == job_id).with_for_update(read=True))
+
+
 def list_artifacts(session: Session, job_id: str) -> Sequence[Artifact]:
     """Published files by path."""
     return session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.path)).all()

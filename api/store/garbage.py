@@ -7,7 +7,7 @@ Rows go first and files later, so that no row ever names a file that was deleted
 
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import ColumnElement, and_, delete, func, not_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, not_, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from api.store.database import db_now
@@ -17,15 +17,22 @@ from api.store.sources import awaited_jobs
 from api.store.states import State, is_terminal
 from api.store.storage import LOG_NAME
 
+EXPIRED_AT_ONCE = 10_000  # jobs, each a parameter of a query
 TERMINAL = [state for state in State if is_terminal(state)]
 
 
 def expire_files(session: Session, *, retention_s: float) -> None:
     """Let go of all files of jobs that ended longer ago, and that no job waits for that has not ended.
 
-    Their artifacts are still listed, as expired.
+    Their artifacts are still listed, as expired. Of very many jobs some are left for the next round, and so are those
+    that somebody is just about to use.
     """
-    ended = select(Job.id).where(_has_expired(retention_s), Job.id.not_in(awaited_jobs()))
+    artifacts = exists().where(Artifact.job_id == Job.id, Artifact.expired_at.is_(None))
+    has_files = or_(artifacts, exists().where(Checkpoint.job_id == Job.id))
+    candidates = select(Job.id).where(_has_expired(retention_s), has_files, Job.id.not_in(awaited_jobs()))
+    locked = session.scalars(candidates.limit(EXPIRED_AT_ONCE).with_for_update(skip_locked=True, key_share=True)).all()
+    # Once more: whoever named one just before it was locked has committed by now, after the first look.
+    ended = select(Job.id).where(Job.id.in_(locked), Job.id.not_in(awaited_jobs()))
     kept = update(Artifact).where(Artifact.expired_at.is_(None), Artifact.job_id.in_(ended))
     session.execute(kept.values(expired_at=db_now()), execution_options={"synchronize_session": False})
     session.execute(

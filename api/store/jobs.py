@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from api.store import quotas
 from api.store.errors import DeadlineInvalid, IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
-from api.store.files import newest_checkpoint, publish_newest_state
+from api.store.files import keep_files, newest_checkpoint, publish_newest_state
 from api.store.models import Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
 from api.store.placement import ANY_DEVICE, Demand
 from api.store.states import LEASED, TRANSITIONS, State, allowed_from, is_terminal
@@ -208,7 +208,10 @@ def retry_job(
         request_id=request_id,
         trace_id=trace_id,
     )
-    kept = None if from_start or accepted.replayed else newest_checkpoint(session, parent.id)
+    if from_start or accepted.replayed:
+        return accepted
+    keep_files(session, parent.id)
+    kept = newest_checkpoint(session, parent.id)
     if kept is not None:
         # Token 0 is before every claim. The files stay where the parent stored them.
         session.add(Checkpoint(job_id=accepted.job.id, cycle=kept.cycle, token=0, manifest=kept.manifest))

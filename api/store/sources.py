@@ -11,9 +11,10 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from api.store.errors import ArtifactExpired, CheckpointMissing, UploadKindWrong, UploadNotReady
-from api.store.files import list_artifacts
+from api.store.files import keep_files, list_artifacts
 from api.store.jobs import get_job
 from api.store.models import ArtifactKind, Job, Json, ManifestFile, UploadKind, UploadState
+from api.store.states import is_terminal
 from api.store.uploads import UNFINISHED, lock_upload, manifest_of
 from sentinel.locating import EVALUATION, MODEL, TRAIN
 
@@ -72,6 +73,9 @@ def _of_upload(session: Session, tenant: str, upload_id: str, kind: UploadKind) 
 def _of_job(session: Session, tenant: str, job_id: str) -> tuple[ManifestFile, ...]:
     """Of the checkpoint what lies in no folder of it: those hold pictures for its card."""
     job = get_job(session, tenant, job_id)
+    if not is_terminal(job.state):
+        raise CheckpointMissing(job_id, job.state)
+    keep_files(session, job_id)
     published = [file for file in list_artifacts(session, job_id) if file.kind == ArtifactKind.CHECKPOINT]
     if not published:
         raise CheckpointMissing(job_id, job.state)

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from api.store import files, jobs, leases
-from api.store.errors import ArtifactNotFound, IdempotencyMismatch, InvalidTransition, JobNotFound
+from api.store import files, jobs, leases, sources
+from api.store.errors import ArtifactExpired, ArtifactNotFound, IdempotencyMismatch, InvalidTransition, JobNotFound
 from api.store.files import NewArtifact
+from api.store.garbage import expire_files
 from api.store.jobs import Terms
 from api.store.models import ArtifactKind, Job, JobEvent
 from api.store.states import State
@@ -193,3 +194,81 @@ def test_readers_do_not_wait_for_a_writer(database):
         jobs.request_cancel(writer, "ann", job.id, grace_s=30)
         with database.reading() as reader:
             assert jobs.get_job(reader, "ann", job.id).state == State.QUEUED
+
+
+def of_checkpoint(job_id):
+    """The only file of a job, in its checkpoint."""
+    return {
+        "path": "checkpoint/config.json",
+        "sha256": "0" * 64,
+        "bytes": 3,
+        "storage_key": f"jobs/{job_id}/attempts/1/0",
+    }
+
+
+def go_on(session, job_id):
+    return jobs.retry_job(session, "ann", job_id, from_start=False, max_attempts=3).job.id
+
+
+def submit_to_use(session, job_id):
+    spec = SPEC | {"model": {"source": "job", "id": job_id}, "data": {"source": "builtin"}}
+    accepted = jobs.accept_job(session, tenant="ann", spec=spec, max_attempts=3).job.id
+    for named in sources.named_in(spec):
+        sources.files_of(session, "ann", named)
+    return accepted
+
+
+@pytest.fixture
+def ended(database):
+    """A job that has failed behind a state, which it has published."""
+    job_id = accept(database).job.id
+    with database.transaction() as session:
+        claim = leases.claim_next(session, worker="w", lease_s=60)
+        leases.record_checkpoint(session, claim, 1, [of_checkpoint(job_id)])
+        leases.fail(session, claim, {"code": "c", "message": "m"}, retry=False)
+    return job_id
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("use", [go_on, submit_to_use])
+def test_files_do_not_expire_while_somebody_is_about_to_use_them(database, ended, use):
+    """On SQLite there is one writer at a time."""
+
+    def kept():
+        with database.reading() as session:
+            state = files.newest_checkpoint(session, ended) is not None
+            return state, [file.expired_at is None for file in files.list_artifacts(session, ended)]
+
+    with database.transaction() as about_to:
+        child = use(about_to, ended)
+        with database.transaction() as collector:
+            expire_files(collector, retention_s=0)
+        assert kept() == (True, [True])
+    if use is submit_to_use:
+        with database.transaction() as collector:
+            expire_files(collector, retention_s=0)
+        assert kept() == (True, [True])
+    with database.transaction() as session:
+        jobs.request_cancel(session, "ann", child, grace_s=0)
+        expire_files(session, retention_s=0)
+    assert kept() == (False, [False])
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("use", [go_on, submit_to_use])
+def test_who_is_about_to_use_files_that_expire_at_that_moment_waits_and_is_told(database, ended, use):
+    def go():
+        with database.transaction() as session:
+            return jobs.get_job(session, "ann", use(session, ended)).kept_cycle
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as collector:
+            expire_files(collector, retention_s=0)
+            used = pool.submit(go)
+            with pytest.raises(TimeoutError):
+                used.result(timeout=0.5)
+        if use is go_on:
+            assert used.result() is None, "it begins anew"
+        else:
+            with pytest.raises(ArtifactExpired):
+                used.result()
