@@ -4,6 +4,7 @@ Knows files, hub datasets and the built-in texts; knows nothing of tokens. The t
 never overlap: they are different files, different splits, or different ends of one file.
 """
 
+import glob
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -173,8 +174,8 @@ def _open(file: Path, digest: str) -> Any:  # noqa: ANN401 - datasets is untyped
     builder = _BUILDERS[file.suffix]
     with reading(f"{file.name} as {builder}"):
         # The digest is in the Arrow file's path: by itself `datasets` looks at the file's time only, and takes what it
-        # held before for what it holds.
-        return datasets.load_dataset(builder, digest, data_files=str(file), split="train")
+        # held before for what it holds. It also takes a name for a pattern, of other files' names.
+        return datasets.load_dataset(builder, digest, data_files=glob.escape(str(file)), split="train")
 
 
 def _split_text(path: Path) -> list[str]:

@@ -80,6 +80,17 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path):
         assert list(load(path).evaluation) == [f"{word} 9"]
 
 
+@pytest.mark.parametrize("name", ["part[1].jsonl", "part?.jsonl", "part*.jsonl", "[our]/part1.jsonl"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    """Another file that it would match, as a pattern, is not read."""
+    path = tmp_path / name
+    for each in (path, tmp_path / "part1.jsonl", tmp_path / "o" / "part1.jsonl"):
+        each.parent.mkdir(exist_ok=True)
+        lines = [{"text": f"{each.relative_to(tmp_path)} {i}"} for i in range(10)]
+        write(each, "".join(json.dumps(line) + "\n" for line in lines))
+    assert list(load(path).evaluation) == [f"{name} 9"]
+
+
 def test_a_file_is_mapped_and_not_copied(tmp_path):
     """What is held in memory does not grow with the file."""
     path = tmp_path / "large.jsonl"
