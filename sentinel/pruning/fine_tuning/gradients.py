@@ -70,6 +70,7 @@ class Gradients:
 
     def _in_float32(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         self._clear()
+        self.scaler.update(self.scaler.get_scale())  # it unscales once per update; its scale is not to blame
         with in_float32(list(self._task.model.parameters())):
             loss, norm = self._that_fits(rows, "float32")
         if (loss + norm).isfinite():

@@ -130,13 +130,26 @@ def test_what_cannot_be_got_over_ends_with_a_next_step(pruned, windows):
         heal(model, dense, windows, on_step=hurt, loss="cross_entropy", steps=100)
 
 
-def test_a_step_of_a_smaller_type_is_repeated_in_float32(pruned, family, windows):
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_step_of_a_smaller_type_is_repeated_in_float32(pruned, family, windows, precision):
     model, dense = pruned
-    Poison(model, family, {4}, torch.inf, only_in=torch.bfloat16)
-    recorder, healed = heal(model, dense, windows, **PLAIN, stability_level=3, precision="bfloat16")
+    Poison(model, family, {4}, torch.inf, only_in=getattr(torch, precision))
+    recorder, healed = heal(model, dense, windows, **PLAIN, stability_level=3, precision=precision)
     assert healed.left_out == 0
     assert list(recorder.losses) == list(range(1, 31))
     assert recorder.notices == ["Step 4 of 30: A step was not finite and was repeated in float32."]
+
+
+def test_outputs_too_large_for_float16_do_not_use_up_the_scale_of_the_loss(pruned, family, windows):
+    """Every step is repeated; halved each time, the scale would be zero in the end."""
+    model, dense = pruned
+    twin = copy.deepcopy(model)
+    many = {"steps": 150, "loss": "cross_entropy", "stability_level": 3}
+    expected, _ = heal(twin, dense, windows, **many)
+    Poison(model, family, range(1, 400), torch.inf, only_in=torch.float16)
+    recorder, _ = heal(model, dense, windows, **many, precision="float16")
+    assert len(recorder.notices) == 150
+    assert recorder.losses == expected.losses
 
 
 def test_weights_of_a_smaller_type_are_in_float32_for_that_step_only(pruned, family, windows):
