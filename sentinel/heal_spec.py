@@ -43,7 +43,9 @@ class Heal(Section):
         description="Of `distill`: weight of the squared distance between the two models' hidden states, behind each "
         "layer relative to the dense model's energy there, averaged over layers.",
     )
-    method: Literal["full", "lora"] = Field("full", description="Learn all weights, or low-rank adapters of them.")
+    method: Literal["full", "lora"] = Field(
+        "full", description="Learn all weights (not in float16), or low-rank adapters of them, in float32."
+    )
     lora: LowRank = Field(default_factory=LowRank, description="Of `method: lora`.")
     steps: int = Field(200, ge=1, description="Optimiser steps per cycle.")
     epochs: float | None = Field(None, gt=0, description="Passes over the training text per cycle; replaces `steps`.")
@@ -64,8 +66,8 @@ class Heal(Section):
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Of matrix products; `float32` leaves them in `model.dtype`, in which weights and the optimiser's "
-        "state always stay. `auto` is bfloat16 on a GPU that has it. `float16` scales the loss.",
+        description="Of matrix products; `float32` leaves them in `model.dtype`, in which weights always stay. `auto` "
+        "is bfloat16 on a GPU that has it. `float16` scales the loss.",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Keep one input per layer for the backward pass and compute the rest again."

@@ -150,6 +150,22 @@ class Spec(Section):
         return self
 
     @model_validator(mode="after")
+    def _can_learn(self) -> Self:
+        if self.model.dtype != "float16":
+            return self
+        if self.heal and self.heal.method == "full":
+            raise ValueError(
+                "`heal.method: full` learns weights of `model.dtype`, and AdamW's second moments vanish in float16: "
+                "use bfloat16 or float32, or `heal.method: lora`, whose adapters are float32."
+            )
+        if self.evaluate.stress and (self.evaluate.stress.alternation or self.evaluate.stress.damage):
+            raise ValueError(
+                "`evaluate.stress` trains all weights of copies, which float16 cannot: use `model.dtype` bfloat16 or "
+                "float32, or set its `alternation` and `damage` to null."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_grow(self) -> Self:
         if self.grow is None:
             return self

@@ -30,3 +30,33 @@ def test_what_does_not_go_together_is_refused(settings, message):
     (error,) = raised.value.errors
     assert message in error.message
     assert error.pointer.startswith("/heal")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({}, "use bfloat16 or float32, or `heal.method: lora`"),
+        ({"heal": {"precision": "float16"}}, "use bfloat16 or float32, or `heal.method: lora`"),
+        ({"heal": None, "evaluate": {"stress": {"damage": None}}}, "set its `alternation` and `damage` to null"),
+        ({"heal": {"method": "lora"}, "evaluate": {"stress": {"alternation": None}}}, "`evaluate.stress` trains"),
+    ],
+)
+def test_all_weights_of_float16_are_not_learnt(sections, message):
+    document = {"model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.5}}, **sections}
+    parse_spec(document)
+    document["model"] = {"source": "builtin", "dtype": "float16"}
+    with pytest.raises(SpecInvalid) as raised:
+        parse_spec(document)
+    assert message in raised.value.errors[0].message
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"heal": {"method": "lora"}},
+        {"heal": None, "evaluate": {"stress": {"alternation": None, "damage": None}}},
+    ],
+)
+def test_float16_is_for_what_learns_none_of_them(sections):
+    model = {"source": "builtin", "dtype": "float16"}
+    assert parse_spec({"model": model, "prune": {"target": {"sparsity": 0.5}}, **sections})

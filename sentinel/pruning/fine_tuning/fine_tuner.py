@@ -9,11 +9,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sentinel.errors import DataInvalid
+from sentinel.errors import DataInvalid, SpecInvalid
 from sentinel.heal_spec import Heal
 from sentinel.models.families import family_of
 from sentinel.pruning.fine_tuning.low_rank import Adapters
@@ -102,11 +103,13 @@ class FineTuner:
             until: Asked behind every step whether that was enough.
 
         Raises:
+            SpecInvalid: All weights are to be learnt, and they are of float16.
             TrainingDiverged: What was not finite, or jumped, could not be got over; the weights are of no use.
             OutOfMemory: As many windows as must be at a time do not fit.
             DataInvalid: There are fewer windows in a batch than processes to share it.
             CheckpointInvalid: The kept state is damaged.
         """
+        self._check_weights(model)
         batch_windows = min(len(windows), sequences_per_step(self.heal, windows.shape[1]))
         self._check_processes(batch_windows)
         with self._learning(model, seed=seed, resume=resume) as (parameters, adapters):
@@ -139,6 +142,13 @@ class FineTuner:
             best_step=best.step if best else loop.step,
             held_out_loss=best.loss if best else None,
         )
+
+    def _check_weights(self, model: PreTrainedModel) -> None:
+        if self.heal.method == "full" and model.dtype == torch.float16:
+            raise SpecInvalid(
+                "The model's weights are float16, in which AdamW's second moments vanish: `method: full` cannot learn "
+                "them. Load the model in bfloat16 or float32, or use `method: lora`, whose adapters are float32."
+            )
 
     def _check_processes(self, batch_windows: int) -> None:
         processes = self.accelerator.num_processes if self.accelerator else 1

@@ -1,10 +1,14 @@
-"""Low-rank adapters (LoRA, Hu 2021) through peft, on every projection of the layers; merged at the end."""
+"""Low-rank adapters (LoRA, Hu 2021) through peft, on every projection of the layers; merged at the end.
+
+They are float32, whatever the weights are: they cost little, and what an optimiser adds to them is small.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.functional import cast_adapter_dtype
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -37,6 +41,7 @@ class Adapters:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             inject_adapter_in_model(config, model)
+        cast_adapter_dtype(model, "default")
         self._model = model
         self._settings = model.peft_config
         self._learnt = {name: p for name, p in model.named_parameters() if p.requires_grad}

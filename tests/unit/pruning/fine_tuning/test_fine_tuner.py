@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sentinel.errors import TrainingDiverged
+from sentinel.errors import SpecInvalid, TrainingDiverged
 from sentinel.heal_spec import Heal
 from sentinel.models.evaluation import mean_loss
 from sentinel.pruning.fine_tuning.fine_tuner import steps_per_cycle
@@ -157,6 +157,15 @@ def test_weights_of_a_smaller_type_stay_of_it(pruned, windows):
     heal(model, dense, windows)
     assert not same_weights(model, before)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("precision", ["auto", "float16"])
+def test_all_weights_of_float16_are_refused(pruned, windows, precision):
+    model, dense = pruned
+    before = copy.deepcopy(model.half())
+    with pytest.raises(SpecInvalid, match="bfloat16 or float32, or use `method: lora`"):
+        heal(model, dense, windows, precision=precision)
+    assert same_weights(model, before)
 
 
 def test_what_healing_hangs_into_a_model_is_taken_off(pruned, windows):

@@ -84,6 +84,17 @@ def test_healing_with_adapters_lowers_its_loss_and_leaves_the_rest(pruned, windo
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_adapters_of_float16_weights_learn_as_those_of_float32(pruned, windows, precision):
+    model, dense = pruned
+    twin = copy.deepcopy(model)
+    settings = {"method": "lora", "learning_rate": 1e-2}
+    expected, _ = heal(twin, dense, windows, **settings)
+    found, _ = heal(model.half(), dense.half(), windows, precision=precision, **settings)
+    assert found.losses == pytest.approx(expected.losses, rel=0.02)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
+
+
 def test_the_best_adapters_are_the_ones_that_are_merged(pruned, windows):
     model, dense = pruned
     settings = {"method": "lora", "loss": "cross_entropy", "evaluate_every": 2, "steps": 20, "learning_rate": 0.5}
