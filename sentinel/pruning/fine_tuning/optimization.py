@@ -37,6 +37,12 @@ def scheduler_of(heal: Heal, optimizer: torch.optim.Optimizer, steps: int) -> La
     )
 
 
+def set_rates(optimizer: torch.optim.Optimizer, scheduler: LambdaLR) -> None:
+    """Give the optimiser the rates of its next step, where the schedule was changed in between."""
+    for group, peak, share in zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+        group["lr"] = peak * share(scheduler.last_epoch)
+
+
 @contextmanager
 def faster(factors: Mapping[nn.Parameter, Tensor], *, share: float = 1.0) -> Iterator[None]:
     """Multiply what an optimiser's step inside the context changes in some slices of some parameters.

@@ -20,7 +20,7 @@ from sentinel.pruning.fine_tuning.batches import Batches
 from sentinel.pruning.fine_tuning.best import Best
 from sentinel.pruning.fine_tuning.gradients import Gradients
 from sentinel.pruning.fine_tuning.observer import Keeper, Observer
-from sentinel.pruning.fine_tuning.optimization import faster, optimizer_of, scheduler_of
+from sentinel.pruning.fine_tuning.optimization import faster, optimizer_of, scheduler_of, set_rates
 from sentinel.pruning.fine_tuning.task import Task
 from sentinel.pruning.stability import inspection
 from sentinel.pruning.stability.judge import Judge, Verdict
@@ -139,6 +139,7 @@ class TrainingLoop:
         self._snapshot.restore()
         self._optimizer.state.clear()
         self._scheduler.base_lrs = [rate * BACK_OFF for rate in self._scheduler.base_lrs]
+        set_rates(self._optimizer, self._scheduler)
         self._observer.noticed(f"{told}. So had the step before: the last good weights are back, at half the rate.")
 
     def _measure_if_due(self) -> None:
@@ -190,8 +191,7 @@ class TrainingLoop:
     def _restore(self, folder: Path, state: saved.TrainingState) -> None:
         saved.restore_optimizer(self._optimizer, self._names, saved.read_tensors(folder / saved.OPTIMIZER_FILE))
         self._scheduler.load_state_dict(state.scheduler)
-        for group, rate in zip(self._optimizer.param_groups, self._scheduler.get_last_lr(), strict=True):
-            group["lr"] = rate
+        set_rates(self._optimizer, self._scheduler)
         self._gradients.scaler.load_state_dict(state.scaler)
         saved.restore_random(saved.read_tensors(folder / saved.RANDOM_FILE))
         if self.best and self.best.loss is not None:

@@ -64,14 +64,15 @@ def test_keeping_a_state_changes_nothing(pruned, windows, tmp_path):
     assert same_weights(model, twin)
 
 
-def test_what_was_left_out_before_still_counts(pruned, windows, tmp_path):
+@pytest.mark.parametrize(("worse_at", "last"), [(12, 20), (13, 15)], ids=["later", "at once"])
+def test_what_was_left_out_before_still_counts(pruned, windows, tmp_path, worse_at, last):
     """The losses by which a jump is told, and the halved rate, go along."""
     model, dense = pruned
     start, settings = copy.deepcopy(model), {"steps": 30, "save_every": 5, "loss": "cross_entropy"}
 
     def worsen(target):
         def hurt(step):
-            if step == 12:
+            if step == worse_at:
                 with torch.no_grad():
                     ruin(target.get_output_embeddings().weight)
 
@@ -79,7 +80,7 @@ def test_what_was_left_out_before_still_counts(pruned, windows, tmp_path):
 
     _, healed = heal(model, dense, windows, on_step=worsen(model), **settings)
     assert healed.put_back == 1
-    kept = Kept(tmp_path, start, last=20)
+    kept = Kept(tmp_path, start, last=last)
     with pytest.raises(Killed):
         heal(start, dense, windows, keeper=kept, on_step=worsen(start), **settings)
     _, resumed = heal(kept.weights, dense, windows, resume=tmp_path, **settings)

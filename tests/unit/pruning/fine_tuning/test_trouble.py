@@ -99,6 +99,14 @@ def test_weights_that_went_bad_are_put_back_at_half_the_rate(pruned, windows, ho
     assert healed_loss < (start + undisturbed) / 2
 
 
+def test_the_rate_is_half_from_the_next_step_on(pruned, windows, rates):
+    model, dense = pruned
+    settings = {**PLAIN, "warmup_fraction": 0, "schedule": "constant", "learning_rate": 1e-3}
+    _, healed = heal(model, dense, windows, on_step=broken_at(12, model, ruin), **settings)
+    assert healed.put_back == 1
+    assert rates == [1e-3] * 12 + [5e-4] * 16
+
+
 def test_level_1_learns_from_whatever_is_finite(pruned, windows):
     model, dense = pruned
     hurt = broken_at(12, model, ruin)
