@@ -7,6 +7,7 @@ never overlap: they are different files, different splits, or different ends of 
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from sentinel.data_spec import BuiltinData, DataSource, HubData, PathData
 from sentinel.errors import DataInvalid
 from sentinel.paths import check_roots
 
-# The line that parts documents in the plain-text dumps of common corpora.
-DOCUMENT_SEPARATOR = "<|endoftext|>"
+# The line that parts documents in the plain-text dumps of common corpora; without any, blank lines do.
+_SEPARATOR_LINE = re.compile(r"^[ \t]*<\|endoftext\|>[ \t]*$", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n\s*\n")
 # Without it, `datasets` prefers a folder of that name.
 HUB_PREFIX = "hf://datasets/"
 _BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -180,11 +182,11 @@ def _open(file: Path, digest: str) -> Any:  # noqa: ANN401 - datasets is untyped
 
 def _split_text(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # without the mark that some editors begin a file with
     except UnicodeDecodeError as error:
         raise DataInvalid(f"{path.name} is not UTF-8 text: {error}") from error
-    separator = DOCUMENT_SEPARATOR if DOCUMENT_SEPARATOR in text else "\n\n"
-    documents = [part.strip() for part in text.split(separator)]
+    separator = _SEPARATOR_LINE if _SEPARATOR_LINE.search(text) else _BLANK_LINES
+    documents = [part.strip() for part in separator.split(text)]
     documents = [document for document in documents if document]
     if not documents:
         raise DataInvalid(f"{path.name} holds no text.")

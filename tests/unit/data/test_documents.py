@@ -66,6 +66,26 @@ def write(path, content):
     return path
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "One.\n \nTwo <|endoftext|>.\n\t\n\nThree.",
+        " \n One. \n \n Two <|endoftext|>. \n \n Three. \n",
+        "One.\r\n\r\nTwo <|endoftext|>.\r\n \r\nThree.\r\n",
+        b"\xef\xbb\xbfOne.\n\nTwo <|endoftext|>.\n\nThree.",
+    ],
+    ids=["spaces and tabs", "as WikiText", "carriage returns", "byte order mark"],
+)
+def test_plain_text_is_parted_by_blank_lines(tmp_path, content):
+    documents = load(write(tmp_path / "stories.txt", content), held_out=0.4)
+    assert [*documents.train, *documents.evaluation] == ["One.", "Two <|endoftext|>.", "Three."]
+
+
+def test_one_line_of_the_separator_is_enough(tmp_path):
+    documents = load(write(tmp_path / "stories.txt", "One.\n\nStill one.\n <|endoftext|> \nTwo."), held_out=0.5)
+    assert (list(documents.train), list(documents.evaluation)) == (["One.\n\nStill one."], ["Two."])
+
+
 def test_rows_without_text_are_passed_over(tmp_path):
     lines = [{"text": "One."}, {"text": None}, {"text": " \n"}, {"text": "Two."}, {"text": "Three."}, {"text": ""}]
     documents = load(write(tmp_path / "gaps.jsonl", "\n".join(map(json.dumps, lines))), held_out=0.4)
