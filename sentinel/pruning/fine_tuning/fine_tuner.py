@@ -36,7 +36,11 @@ def steps_per_cycle(heal: Heal, windows: Tensor) -> int:
     """Optimiser steps that `heal` asks for on these (windows, sequence_length) tokens."""
     if heal.epochs is None:
         return heal.steps
-    return max(1, round(heal.epochs * len(windows) / sequences_per_step(heal, windows.shape[1])))
+    return max(1, round(heal.epochs * len(windows) / _batch_windows(heal, windows)))
+
+
+def _batch_windows(heal: Heal, windows: Tensor) -> int:
+    return min(len(windows), sequences_per_step(heal, windows.shape[1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +114,7 @@ class FineTuner:
             CheckpointInvalid: The kept state is damaged.
         """
         self._check_weights(model)
-        batch_windows = min(len(windows), sequences_per_step(self.heal, windows.shape[1]))
+        batch_windows = _batch_windows(self.heal, windows)
         self._check_processes(batch_windows)
         with self._learning(model, seed=seed, resume=resume) as (parameters, adapters):
             loop = TrainingLoop(

@@ -58,6 +58,7 @@ def test_the_gradient_is_that_of_the_whole_batch(pruned, windows):
 
 def test_epochs_count_passes_over_the_text(windows):
     assert steps_per_cycle(Heal(epochs=2, batch_tokens=48), windows) == 6
+    assert steps_per_cycle(Heal(epochs=10, batch_tokens=16 * 24), windows[:4]) == 10  # a batch is all there is
     assert steps_per_cycle(Heal(steps=7), windows) == 7
 
 
