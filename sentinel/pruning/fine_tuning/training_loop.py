@@ -4,11 +4,12 @@ Knows no folder layout and no events. What may go wrong at a step is judged by `
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -73,7 +74,7 @@ class TrainingLoop:
         self._gradients = Gradients(
             task,
             heal,
-            forward=_forward(task.model, heal, accelerator),
+            forward=_forward(task, heal, accelerator),
             optimizer=self._optimizer,
             accelerator=accelerator,
             micro_windows=state.micro_windows,
@@ -208,7 +209,19 @@ def _micro_windows(heal: Heal, task: Task) -> int:
     return max(1, min(task.batch_windows, heal.micro_batch_tokens // task.windows.shape[1]))
 
 
-def _forward(model: PreTrainedModel, heal: Heal, accelerator: Accelerator | None) -> PreTrainedModel:
+def _forward(task: Task, heal: Heal, accelerator: Accelerator | None) -> PreTrainedModel:
     """The model as the objective calls it."""
-    forward = torch.compile(model) if heal.compile else model
-    return accelerator.prepare(forward) if accelerator else forward
+    forward = torch.compile(task.model) if heal.compile else task.model
+    return _shared(forward, task, accelerator) if accelerator else forward
+
+
+def _shared(forward: PreTrainedModel, task: Task, accelerator: Accelerator) -> PreTrainedModel:
+    """What is left of an attention without heads is not computed with; processes that were not told wait for it."""
+    is_emptied = any(not parameter.numel() for parameter in task.parameters.values())
+    own = accelerator.ddp_handler
+    if is_emptied:
+        accelerator.ddp_handler = replace(own or DistributedDataParallelKwargs(), find_unused_parameters=True)
+    try:
+        return accelerator.prepare(forward)
+    finally:
+        accelerator.ddp_handler = own

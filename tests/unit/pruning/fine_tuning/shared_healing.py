@@ -14,11 +14,14 @@ from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
 from tests.unit.pruning.fine_tuning.healing import QUICK, Recorder
 from tests.unit.pruning.tiny import CUT, tiny_llama
 
+WITHOUT_ATTENTION = {"attention": {1: range(4)}}
+VARIANTS = {"full": {}, "lora": {"method": "lora"}, "emptied": {"removal": WITHOUT_ATTENTION}}
 
-def heal(accelerator, **settings):
+
+def heal(accelerator, *, removal=CUT, **settings):
     """The healed model and what was heard; the recorder also counts the windows that this process learnt from."""
     model, dense = tiny_llama(), tiny_llama()
-    apply_removal(model, family_of("llama"), CUT)
+    apply_removal(model, family_of("llama"), removal)
     windows = torch.randint(0, 61, (15, 24), generator=torch.Generator().manual_seed(1))
     recorder = Recorder(lambda _: None)
     recorder.learnt_from = 0
@@ -34,10 +37,10 @@ def heal(accelerator, **settings):
 
 if __name__ == "__main__":
     accelerator = Accelerator(cpu=True)
-    for method in ("full", "lora"):
-        model, recorder = heal(accelerator, method=method, micro_batch_tokens=24, evaluate_every=4)
-        save_model(model, Path(sys.argv[1]) / f"{method}-{accelerator.process_index}.safetensors")
-        (Path(sys.argv[1]) / f"{method}-{accelerator.process_index}.txt").write_text(
+    for name, variant in VARIANTS.items():
+        model, recorder = heal(accelerator, **variant, micro_batch_tokens=24, evaluate_every=4)
+        save_model(model, Path(sys.argv[1]) / f"{name}-{accelerator.process_index}.safetensors")
+        (Path(sys.argv[1]) / f"{name}-{accelerator.process_index}.txt").write_text(
             str([recorder.learnt_from, *recorder.losses.values()])
         )
     accelerator.end_training()
