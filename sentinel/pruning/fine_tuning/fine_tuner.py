@@ -107,7 +107,8 @@ class FineTuner:
             until: Asked behind every step whether that was enough.
 
         Raises:
-            SpecInvalid: All weights are to be learnt, and they are of float16.
+            SpecInvalid: All weights are to be learnt, and they are of float16; or the accelerator has a precision of
+                its own.
             TrainingDiverged: What was not finite, or jumped, could not be got over; the weights are of no use.
             OutOfMemory: As many windows as must be at a time do not fit.
             DataInvalid: There are fewer windows in a batch than processes to share it.
@@ -155,6 +156,11 @@ class FineTuner:
             )
 
     def _check_processes(self, batch_windows: int) -> None:
+        if self.accelerator and self.accelerator.mixed_precision != "no":
+            raise SpecInvalid(
+                f"The accelerator has mixed_precision {self.accelerator.mixed_precision!r}, which would stay with the "
+                "model after healing: make it with 'no', and say what matrices are multiplied in as `heal.precision`."
+            )
         processes = self.accelerator.num_processes if self.accelerator else 1
         if batch_windows < processes:
             raise DataInvalid(

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from sentinel.errors import DataInvalid
+from sentinel.errors import DataInvalid, SpecInvalid
 from tests.unit.pruning.fine_tuning import shared_healing
 
 REPOSITORY = Path(__file__).parents[4]
@@ -52,7 +52,19 @@ def test_a_batch_must_have_a_window_for_each():
         shared_healing.heal(TwoProcesses(), batch_tokens=24)
 
 
+def test_the_precision_is_said_in_one_place():
+    """An accelerator would leave its own on the model."""
+    with pytest.raises(SpecInvalid, match=r"mixed_precision 'bf16'.*heal\.precision"):
+        shared_healing.heal(InBfloat16())
+
+
 class TwoProcesses(Accelerator):
     """As it is in one of two processes, before anything is shared."""
 
     num_processes = 2
+
+
+class InBfloat16(Accelerator):
+    """As `mixed_precision="bf16"` makes it; a real one would be every later one of this process."""
+
+    mixed_precision = "bf16"
