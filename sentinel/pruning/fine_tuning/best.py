@@ -24,9 +24,13 @@ class Best:
         self.loss, self.step, self.waited = loss, step, waited
 
     def measure(self, step: int) -> float:
-        """Measure the weights as they are, and remember them if none were better."""
-        loss = self._measure()
+        """Measure the weights as they are, and remember them if none were better.
+
+        Raises:
+            LossNotFinite: As the measurement says; it counts as no better one.
+        """
         self.waited += 1
+        loss = self._measure()
         if self.loss is None or loss < self.loss:
             self.loss, self.step, self.waited = loss, step, 0
             self.snapshot.take()

@@ -13,7 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sentinel.errors import TrainingDiverged
+from sentinel.errors import LossNotFinite, TrainingDiverged
 from sentinel.heal_spec import Heal
 from sentinel.models.evaluation import mean_loss
 from sentinel.pruning.fine_tuning import training_state as saved
@@ -147,7 +147,25 @@ class TrainingLoop:
         if self.best is None or self._heal.evaluate_every is None:
             return
         if self.step % self._heal.evaluate_every == 0 or self.step == self._task.steps:
-            self._observer.measured(self.step, self.best.measure(self.step))
+            self._measure(self.best)
+
+    def _measure(self, best: Best) -> None:
+        try:
+            loss = best.measure(self.step)
+        except LossNotFinite as error:
+            self._get_over_measurement(best, error)
+        else:
+            self._observer.measured(self.step, loss)
+
+    def _get_over_measurement(self, best: Best, error: LossNotFinite) -> None:
+        """Leave it to the next step, or to better weights, where there is either."""
+        told = f"Step {self.step} of {self._task.steps}: on the held-out windows the loss is not finite"
+        is_last = self.step == self._task.steps or self._is_out_of_patience()
+        if not self._stability.leaves_out or (is_last and best.loss is None):
+            assert self._task.held_out is not None  # noqa: S101 - they were measured; tells the type checker
+            told += f"; {inspection.describe(self._task.model, self._task.held_out[:1])}"
+            raise TrainingDiverged(f"{told}.") from error
+        self._observer.noticed(f"{told}. It counts as no better one.")
 
     def _is_out_of_patience(self) -> bool:
         return self.best is not None and self._heal.patience is not None and self.best.waited >= self._heal.patience

@@ -76,6 +76,10 @@ def test_level_0_has_no_clipping_and_level_1_has(pruned, windows):
     assert same_weights(free, twin)
 
 
+def to_nan(weight):
+    weight.fill_(torch.nan)
+
+
 def broken_at(step, model, how):
     def hurt(now):
         if now == step:
@@ -85,7 +89,7 @@ def broken_at(step, model, how):
     return hurt
 
 
-@pytest.mark.parametrize("how", [ruin, lambda w: w.fill_(torch.nan)], ids=["jump", "not finite"])
+@pytest.mark.parametrize("how", [ruin, to_nan], ids=["jump", "not finite"])
 def test_weights_that_went_bad_are_put_back_at_half_the_rate(pruned, windows, how):
     model, dense = pruned
     alone, expected = copy.deepcopy(model), copy.deepcopy(model)
@@ -97,6 +101,41 @@ def test_weights_that_went_bad_are_put_back_at_half_the_rate(pruned, windows, ho
     heal(expected, dense, windows, **PLAIN)
     start, healed_loss, undisturbed = (mean_loss(m, windows) for m in (alone, model, expected))
     assert healed_loss < (start + undisturbed) / 2
+
+
+def test_a_measurement_right_behind_a_bad_step_is_got_over(pruned, windows):
+    model, dense = pruned
+    settings = {**PLAIN, "held_out": windows[4:], "evaluate_every": 4}
+    recorder, healed = heal(model, dense, windows[:4], on_step=broken_at(12, model, to_nan), **settings)
+    assert (healed.left_out, healed.put_back) == (2, 1)
+    assert list(recorder.measurements) == [4, 8, 16, 20, 24, 28, 30]
+    assert "Step 12 of 30: on the held-out windows the loss is not finite" in recorder.notices[0]
+    assert "last good weights are back" in recorder.notices[2]
+
+
+def test_a_last_measurement_that_is_not_finite_leaves_the_best_weights(pruned, windows):
+    model, dense = pruned
+    settings = {**PLAIN, "held_out": windows[4:], "evaluate_every": 10}
+    recorder, healed = heal(model, dense, windows[:4], on_step=broken_at(30, model, to_nan), **settings)
+    assert list(recorder.measurements) == [10, 20]
+    assert healed.held_out_loss == min(recorder.measurements.values()) == mean_loss(model, windows[4:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [
+        ({"evaluate_every": 4, "stability_level": 0}, 12),
+        ({"evaluate_every": 4, "stability_level": 1}, 18),
+        ({"evaluate_every": 12, "patience": 1}, 12),
+        ({"evaluate_every": 30, "steps": 12}, 12),
+    ],
+    ids=["at level 0", "for good", "without patience", "at the end"],
+)
+def test_a_measurement_that_cannot_be_got_over_tells_its_step(pruned, windows, settings, step):
+    model, dense = pruned
+    hurt = broken_at(12, model, to_nan)
+    with pytest.raises(TrainingDiverged, match=rf"Step {step} of \d+: .*parameter\(s\) are not finite"):
+        heal(model, dense, windows[:4], held_out=windows[4:], on_step=hurt, **{**PLAIN, **settings})
 
 
 def test_the_rate_is_half_from_the_next_step_on(pruned, windows, rates):
@@ -169,7 +208,7 @@ def test_weights_of_a_smaller_type_are_in_float32_for_that_step_only(pruned, fam
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("how", [ruin, lambda w: w.fill_(torch.nan)], ids=["jump", "not finite"])
+@pytest.mark.parametrize("how", [ruin, to_nan], ids=["jump", "not finite"])
 def test_weights_that_go_bad_where_they_would_be_kept_are_not(pruned, windows, how):
     """What is put back has been tried on a batch first."""
     model, dense = pruned
