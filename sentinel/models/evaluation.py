@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from sentinel.data.loaders.windows import token_batches
 from sentinel.errors import LossNotFinite
+from sentinel.models.dropout import without_dropout
 from sentinel.models.families.base import Family
 from sentinel.utils.metrics import agreements, kl_divergences, next_token_losses
 
@@ -45,7 +46,8 @@ def mean_loss(model: PreTrainedModel, windows: torch.Tensor) -> float:
     """
     total = 0.0
     for batch in token_batches(windows):
-        logits = model(input_ids=batch, use_cache=False).logits
+        with without_dropout(model):
+            logits = model(input_ids=batch, use_cache=False).logits
         # Window by window, here and below: each step on logits takes as much memory as they do.
         losses = [next_token_losses(*window) for window in _by_window(logits, batch)]
         total += float(torch.cat(losses).double().sum())
@@ -66,8 +68,9 @@ def compare_windows(dense: PreTrainedModel, pruned: PreTrainedModel, windows: to
     """The same of each window: float64 (windows, 4), in the order in which `Comparison` names them."""
     rows = []
     for batch in token_batches(windows):
-        dense_logits = dense(input_ids=batch, use_cache=False).logits
-        pruned_logits = pruned(input_ids=batch, use_cache=False).logits
+        with without_dropout(dense, pruned):
+            dense_logits = dense(input_ids=batch, use_cache=False).logits
+            pruned_logits = pruned(input_ids=batch, use_cache=False).logits
         for dense_window, pruned_window, tokens in _by_window(dense_logits, pruned_logits, batch):
             terms = (
                 next_token_losses(dense_window, tokens),

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from sentinel.errors import DataInvalid, SpecInvalid
 from sentinel.heal_spec import Heal
+from sentinel.models.dropout import without_dropout
 from sentinel.models.families import family_of
 from sentinel.pruning.fine_tuning.low_rank import Adapters
 from sentinel.pruning.fine_tuning.objectives import objective_of
@@ -174,6 +175,7 @@ class FineTuner:
         """The parameters that are learnt, by name, and the adapters that they are of; afterwards all is frozen."""
         family = family_of(model.config.model_type)
         with ExitStack() as stack:
+            stack.enter_context(without_dropout(model, self.dense))
             stack.callback(_freeze, model)
             if self.accelerator:
                 stack.callback(self.accelerator.free_memory)  # or it would hold on to every model it has seen

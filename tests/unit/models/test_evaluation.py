@@ -49,6 +49,15 @@ def test_a_comparison_holds_both_losses_the_kl_and_the_agreement(models, windows
     assert itself.agreement == 1
 
 
+def test_dropout_is_off_in_any_mode(models, windows):
+    expected = mean_loss(models[0], windows), compare(*models, windows)
+    models[0].train()
+    models[1].transformer.h[0].train()
+    modes = [module.training for model in models for module in model.modules()]
+    assert (mean_loss(models[0], windows), compare(*models, windows)) == expected
+    assert [module.training for model in models for module in model.modules()] == modes
+
+
 def test_sizes_are_counted_on_what_is_there(models):
     model, family = models[0], family_of("gpt2")
     dense = count_parameters(model)

@@ -10,6 +10,7 @@ from sentinel.models.evaluation import mean_loss
 from sentinel.pruning.fine_tuning.fine_tuner import steps_per_cycle
 from sentinel.pruning.fine_tuning.optimization import factors_of_groups
 from tests.unit.pruning.fine_tuning.healing import heal, same_weights
+from tests.unit.pruning.tiny import tiny_gpt2
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "distill"])
@@ -167,6 +168,20 @@ def test_all_weights_of_float16_are_refused(pruned, windows, precision):
     with pytest.raises(SpecInvalid, match="bfloat16 or float32, or use `method: lora`"):
         heal(model, dense, windows, precision=precision)
     assert same_weights(model, before)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_dropout_is_off_in_any_mode(windows, method):
+    dense = tiny_gpt2()
+    assert max(module.p for module in dense.modules() if isinstance(module, nn.Dropout)) > 0
+    model, twin = copy.deepcopy(dense), copy.deepcopy(dense)
+    expected, _ = heal(twin, dense, windows, method=method, held_out=windows, evaluate_every=4)
+    model.train()
+    dense.transformer.h[0].train()
+    modes = [module.training for each in (model, dense) for module in each.modules()]
+    found, _ = heal(model, dense, windows, method=method, held_out=windows, evaluate_every=4)
+    assert (found.losses, found.measurements) == (expected.losses, expected.measurements)
+    assert [module.training for each in (model, dense) for module in each.modules()] == modes
 
 
 def test_what_healing_hangs_into_a_model_is_taken_off(pruned, windows):
