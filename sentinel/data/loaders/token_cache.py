@@ -103,10 +103,10 @@ def _write(file: Path, windows: Windows) -> None:
 
 def _read(file: Path) -> Windows | None:
     """What was written; None where there is no file, or a damaged one."""
-    if not file.exists():
-        return None
     try:
         windows = _load(file)
+    except FileNotFoundError:  # safetensors' word for one that may not be opened, too
+        return None
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         logger.warning("the kept tokens in %s are damaged and are made anew: %s", file, error)
         return None

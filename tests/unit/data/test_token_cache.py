@@ -91,6 +91,15 @@ def test_a_run_goes_on_where_nothing_can_be_kept(tmp_path, caplog):
     assert "are not kept" in caplog.text
 
 
+def test_a_run_goes_on_where_nothing_can_be_looked_up(cache, caplog):
+    """As in the folder of another user; a name that is too long is refused to any."""
+    with caplog.at_level(logging.WARNING):
+        assert_same(cache.windows("k" * 300, lambda: WINDOWS))
+    assert [record.getMessage().split(" in ")[0] for record in caplog.records] == [
+        "the tokens of this text are not kept"
+    ]
+
+
 def test_the_folder_is_the_users_unless_one_is_named(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.setenv("SENTINEL_CACHE", "~/own")
