@@ -41,7 +41,7 @@ class Heal(Section):
         0.0,
         ge=0,
         description="Of `distill`: weight of the squared distance between the two models' hidden states, behind each "
-        "layer relative to the dense model's energy there, averaged over layers.",
+        "layer relative to the dense model's energy there in the same window, averaged over layers and windows.",
     )
     method: Literal["full", "lora"] = Field(
         "full", description="Learn all weights (not in float16), or low-rank adapters of them, in float32."

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from sentinel.heal_spec import Heal
 from sentinel.utils.metrics import kl_divergences, next_token_losses, top_k_kl_divergences
 
-# The mean over a micro-batch's predicted tokens, in nats, of (model, tokens (windows, sequence_length), the windows'
-# numbers (windows,)).
+# The mean over a micro-batch's windows, in nats per predicted token, of (model, tokens (windows, sequence_length), the
+# windows' numbers (windows,)). Each window has a value of its own, so that those of micro-batches add up to a batch's.
 Objective = Callable[[PreTrainedModel, Tensor, Tensor], Tensor]
 
 
@@ -91,12 +91,13 @@ class CachedDistillation:
 
 
 def hidden_distance(dense: tuple[Tensor, ...], own: tuple[Tensor, ...]) -> Tensor:
-    """‖own − dense‖² / ‖dense‖² behind each layer, averaged over layers; each (batch, time, hidden size).
+    """‖own − dense‖² / ‖dense‖² of each window behind each layer, averaged; each (windows, time, hidden size).
 
     The first of the states, the embedding's output, is left out.
     """
     terms = [
-        functional.mse_loss(mine.float(), theirs.float()) / theirs.float().square().mean()
+        functional.mse_loss(mine.float(), theirs.float(), reduction="none").mean((1, 2))
+        / theirs.float().square().mean((1, 2))
         for theirs, mine in zip(dense[1:], own[1:], strict=True)
     ]
     return torch.stack(terms).mean()
