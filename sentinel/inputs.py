@@ -60,8 +60,8 @@ class Inputs:
 
     Attributes:
         calibration: Windows of the training text, evenly from all of it.
-        held_out: The next ones, by which healing is measured; none where the spec does not ask for it.
-        training: Those behind them, for healing and stress tests; none where the spec asks for neither.
+        held_out: Others, taken in the same way, to measure by on the way; none where the spec does not ask for it.
+        training: The rest, for healing and stress tests; none where the spec asks for neither.
         evaluation: Of text that neither of them holds.
         text: What was evaluated on, for people.
         domains: The texts of `evaluate.stress`, by name.
@@ -199,7 +199,7 @@ def _windows(documents: Documents, tokenizer: PreTrainedTokenizerBase, packing: 
 
 
 def _training_windows(spec: Spec) -> int | None:
-    """As many windows as calibration and, behind it, the steps of warm-up and healing can use; None for all.
+    """As many windows as calibration and the steps of warm-up and healing can use; None for all.
 
     What a stress test trains on is what healing sees; without healing there are windows for it alone.
     """

@@ -22,7 +22,7 @@ class Windows:
     """What a text became; int64 tensors of shape (windows, sequence_length), on the CPU.
 
     Attributes:
-        training: For calibration, and behind that for healing.
+        training: For calibration and healing, as `split_training` parts them.
         evaluation: For evaluation.
         left_out: Evaluation documents that were read and left out.
     """
