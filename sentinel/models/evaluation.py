@@ -38,14 +38,19 @@ class Comparison:
 
 
 @torch.no_grad()
-def mean_loss(model: PreTrainedModel, windows: torch.Tensor) -> float:
+def mean_loss(model: PreTrainedModel, windows: torch.Tensor, *, most: int | None = None) -> float:
     """Nats per token on (windows, sequence_length) tokens; every position but the first of a window counts.
+
+    Args:
+        model: Of any type.
+        windows: On its device.
+        most: Tokens that go through it at once, as `token_batches` says.
 
     Raises:
         LossNotFinite: It is infinite or not a number.
     """
     total = 0.0
-    for batch in token_batches(windows):
+    for batch in token_batches(windows, most=most):
         with without_dropout(model):
             logits = model(input_ids=batch, use_cache=False).logits
         # Window by window, here and below: each step on logits takes as much memory as they do.

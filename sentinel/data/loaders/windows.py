@@ -89,6 +89,6 @@ def _batched(documents: Iterable[str]) -> Iterator[list[str]]:
         yield some
 
 
-def token_batches(windows: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Split (windows, sequence_length) into batches of at most FORWARD_TOKENS tokens, at least one window."""
-    yield from windows.split(max(1, FORWARD_TOKENS // windows.shape[1]))
+def token_batches(windows: torch.Tensor, *, most: int | None = None) -> Iterator[torch.Tensor]:
+    """Split (windows, sequence_length) into batches of one window or, at most, FORWARD_TOKENS and `most` tokens."""
+    yield from windows.split(max(1, min(FORWARD_TOKENS, most or FORWARD_TOKENS) // windows.shape[1]))

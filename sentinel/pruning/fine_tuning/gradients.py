@@ -17,6 +17,11 @@ from sentinel.pruning.stability.levels import Stability
 from sentinel.utils.device import autocast, runs_in
 
 
+def is_short_of_memory(error: Exception) -> bool:
+    """Whether this is what torch or Python raise where something does not fit."""
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+
+
 class Gradients:
     """Computes gradients into the task's parameters.
 
@@ -85,7 +90,7 @@ class Gradients:
             try:
                 return self._add_up(rows, precision)
             except (RuntimeError, MemoryError) as error:
-                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                if not is_short_of_memory(error):
                     raise
                 self._halve(error)
 

@@ -13,13 +13,13 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from sentinel.errors import LossNotFinite, TrainingDiverged
+from sentinel.errors import LossNotFinite, OutOfMemory, TrainingDiverged
 from sentinel.heal_spec import Heal
 from sentinel.models.evaluation import mean_loss
 from sentinel.pruning.fine_tuning import training_state as saved
 from sentinel.pruning.fine_tuning.batches import Batches
 from sentinel.pruning.fine_tuning.best import Best
-from sentinel.pruning.fine_tuning.gradients import Gradients
+from sentinel.pruning.fine_tuning.gradients import Gradients, is_short_of_memory
 from sentinel.pruning.fine_tuning.observer import Keeper, Observer
 from sentinel.pruning.fine_tuning.optimization import faster, optimizer_of, scheduler_of, set_rates
 from sentinel.pruning.fine_tuning.task import Task
@@ -89,7 +89,8 @@ class TrainingLoop:
     def _best(self, state: saved.TrainingState) -> Best | None:
         if self._task.held_out is None:
             return None
-        measure = partial(mean_loss, self._task.model, self._task.held_out)
+        most = self._heal.micro_batch_tokens
+        measure = partial(mean_loss, self._task.model, self._task.held_out, most=most)
         snapshot = Snapshot(self._task.parameters.values())
         return Best(snapshot, measure, loss=state.best, step=state.best_step, waited=state.waited)
 
@@ -154,6 +155,10 @@ class TrainingLoop:
             loss = best.measure(self.step)
         except LossNotFinite as error:
             self._get_over_measurement(best, error)
+        except (RuntimeError, MemoryError) as error:
+            if not is_short_of_memory(error):
+                raise
+            raise OutOfMemory(f"Measuring the held-out windows ran out of memory: {error}") from error
         else:
             self._observer.measured(self.step, loss)
 

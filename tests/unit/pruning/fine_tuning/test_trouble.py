@@ -263,6 +263,21 @@ def test_what_does_not_fit_fails_with_what_to_do(pruned, windows, level, most):
     assert "micro_batch_tokens" in raised.value.next_step
 
 
+def test_measurements_take_no_more_at_once_than_a_micro_batch(pruned, windows):
+    model, dense = pruned
+    memory = LittleMemory(model, 2)
+    heal(model, dense, windows, held_out=windows, evaluate_every=6, steps=6, micro_batch_tokens=48)
+    assert memory.sizes[-3:] == [2, 2, 2]
+
+
+def test_a_measurement_that_does_not_fit_fails_with_what_to_do(pruned, windows):
+    model, dense = pruned
+    LittleMemory(model, 3)
+    with pytest.raises(OutOfMemory, match="Measuring the held-out windows") as raised:
+        heal(model, dense, windows, held_out=windows, evaluate_every=6)
+    assert "micro_batch_tokens" in raised.value.next_step
+
+
 def test_other_errors_are_nobody_elses(pruned, windows):
     model, dense = pruned
 
