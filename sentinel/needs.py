@@ -74,7 +74,8 @@ def estimate(spec: Spec, shape: ModelShape) -> Needs:
     """The peak over the phases: the dense and the cut model are always there, pruning and healing come in turn."""
     weights = shape.parameters * BYTES_OF[spec.model.dtype]
     healing = _training(spec, spec.heal, shape, weights) if spec.heal else 0
-    peak = max(healing, _pruning(spec, shape), _evaluating(spec, shape), _stressing(spec, shape, weights))
+    longest = _with_longest_windows(spec)
+    peak = max(healing, _pruning(spec, shape), _evaluating(longest, shape), _stressing(longest, shape, weights))
     models = 2 + (EXCHANGE_COPIES if spec.grow else 0)
     memory_bytes = BASE_BYTES + models * weights + peak + min(peak, HOARDED_BYTES)
     return Needs(parameters=shape.parameters, memory_bytes=memory_bytes)
@@ -89,6 +90,12 @@ def _training(spec: Spec, heal: Heal, shape: ModelShape, weights: int) -> int:
     tokens = min(heal.batch_tokens, heal.micro_batch_tokens)
     backward = _backward(spec, shape, tokens, LEARNING_COPIES[heal.loss], kept=kept)
     return TRAINING_COPIES * learnt + _copies_on_the_host(spec, heal, learnt) + backward
+
+
+def _with_longest_windows(spec: Spec) -> Spec:
+    """As if all texts had windows as long as the longest, those of a stress test among them."""
+    longest = max(text.sequence_length for text in (spec.data, *spec.evaluate.domains.values()))
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"sequence_length": longest})})
 
 
 def _stressing(spec: Spec, shape: ModelShape, weights: int) -> int:

@@ -99,6 +99,20 @@ def test_a_stress_test_trains_a_third_model():
     assert needs(**usual, evaluate={"stress": {"alternation": None, "damage": None}}).memory_bytes == least
 
 
+@pytest.mark.parametrize("stress", [{}, {"alternation": None, "damage": None}], ids=["trained", "measured"])
+def test_a_stress_test_may_have_longer_windows_than_the_run(stress):
+    usual = {"heal": None, "prune": {"target": {"sparsity": 0.5}, "compensation": None}}
+    short, long = (
+        needs(
+            **usual,
+            data={"source": "builtin", "sequence_length": 64},
+            evaluate={"stress": {"domains": {"code": {"source": "builtin", "sequence_length": length}}, **stress}},
+        ).memory_bytes
+        for length in (64, 32768)
+    )
+    assert long > 1.5 * short
+
+
 def test_an_exchange_needs_two_more_models():
     cycles = {"target": {"sparsity": 0.5}, "cycles": 2}
     without, with_exchange = needs(prune=cycles), needs(prune=cycles, grow={})
