@@ -43,13 +43,13 @@ def _jobs(ctx: typer.Context) -> list[tuple[str, str]]:
     """Ids of the newest jobs, if the service says them at once."""
     import httpx
 
+    from sentinel.endpoint import address, bearer
     from sentinel.replies import JobSummary, Page
 
     try:
         url, api_key = find(ctx.params.get("url"), ctx.params.get("api_key"))
-        headers = {"Authorization": f"Bearer {api_key}"}
-        query = {"limit": SHOWN_JOBS}
-        answer = httpx.get(f"{url}/v1/jobs", headers=headers, params=query, timeout=COMPLETION_TIMEOUT_S)
+        jobs = f"{address(url)}/v1/jobs"
+        answer = httpx.get(jobs, headers=bearer(api_key), params={"limit": SHOWN_JOBS}, timeout=COMPLETION_TIMEOUT_S)
         page = Page[JobSummary].model_validate_json(answer.raise_for_status().content)
     except (SentinelError, httpx.HTTPError, ValueError):
         return []

@@ -23,6 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from sentinel.blocking import BlockingTransport, BlockingWaiting, each, finish
+from sentinel.endpoint import address, bearer
 from sentinel.service_calls import ServiceCalls
 from sentinel.transport import Session, Waiting
 
@@ -40,6 +41,10 @@ class AsyncSentinelClient(ServiceCalls):
         base_url: E.g. `http://127.0.0.1:8000`.
         api_key: `sntl_…`.
         patience_s: How long a request is tried again while the service does not answer.
+
+    Raises:
+        AddressInvalid: No service can be at `base_url`.
+        KeyInvalid: No key looks like `api_key`.
     """
 
     def __init__(self, base_url: str, api_key: str, *, patience_s: float = PATIENCE_S) -> None:
@@ -89,6 +94,10 @@ class SentinelClient:
         base_url: E.g. `http://127.0.0.1:8000`.
         api_key: `sntl_…`.
         patience_s: How long a request is tried again while the service does not answer.
+
+    Raises:
+        AddressInvalid: No service can be at `base_url`.
+        KeyInvalid: No key looks like `api_key`.
     """
 
     def __init__(self, base_url: str, api_key: str, *, patience_s: float = PATIENCE_S) -> None:
@@ -176,8 +185,8 @@ def _session(
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Session:
     http = httpx.AsyncClient(
-        base_url=base_url,
-        headers={"Authorization": f"Bearer {api_key}"},
+        base_url=address(base_url),
+        headers=bearer(api_key),
         timeout=httpx.Timeout(10.0, read=READ_TIMEOUT_S),
         transport=transport,
     )

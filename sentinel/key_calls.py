@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from sentinel.endpoint import path_of
 from sentinel.replies import AuditEntry, Key, NewKey, Page, Usage
 from sentinel.transport import Calls
 
@@ -43,7 +44,7 @@ class KeyCalls(Calls):
 
     async def get_key(self, key_id: str) -> Key:
         """One key, without its secret."""
-        return await self._session.read(Key, f"/v1/keys/{key_id}")
+        return await self._session.read(Key, path_of("keys", key_id))
 
     def list_keys(self, *, page_size: int | None = None) -> AsyncGenerator[Key, None]:
         """Keys, newest first, those that ended too; fetched page by page."""
@@ -54,11 +55,11 @@ class KeyCalls(Calls):
 
         What is not named stays, also of the quotas; None takes a limit or an end away.
         """
-        return await self._session.change(Key, f"/v1/keys/{key_id}", changes)
+        return await self._session.change(Key, path_of("keys", key_id), changes)
 
     async def revoke_key(self, key_id: str) -> Key:
         """End a key for good. The jobs that it submitted go on."""
-        return await self._session.ask(Key, f"/v1/keys/{key_id}/revoke")
+        return await self._session.ask(Key, path_of("keys", key_id, "revoke"))
 
     async def usage(
         self, *, key_id: str | None = None, start: datetime | None = None, end: datetime | None = None

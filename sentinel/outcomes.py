@@ -28,10 +28,11 @@ STATUS_CODES = {401: ExitCode.NO_ACCESS, 403: ExitCode.NO_ACCESS, 404: ExitCode.
 
 def exit_code(error: SentinelError) -> ExitCode:
     """How a command ends that met this error."""
+    from sentinel.endpoint import KeyInvalid
     from sentinel.transport import ServiceRefused, ServiceUnreachable  # with httpx, which few commands need
 
     match error:
-        case KeyMissing():
+        case KeyMissing() | KeyInvalid():
             return ExitCode.NO_ACCESS
         case ServiceUnreachable():
             return ExitCode.UNREACHABLE

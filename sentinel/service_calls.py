@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from sentinel.downloading import Progress, download
+from sentinel.endpoint import path_of
 from sentinel.errors import Fault, SentinelError
 from sentinel.key_calls import KeyCalls
 from sentinel.polling import changes, last
@@ -78,7 +79,7 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
 
     async def get(self, job_id: str) -> Job:
         """One job as it is now."""
-        return await self._session.read(Job, f"/v1/jobs/{job_id}")
+        return await self._session.read(Job, path_of("jobs", job_id))
 
     def list(
         self, *, state: str | None = None, name: str | None = None, page_size: int | None = None
@@ -97,7 +98,7 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
         Raises:
             ServiceRefused: The job has succeeded or failed.
         """
-        return await self._session.ask(Job, f"/v1/jobs/{job_id}/cancel", grace_s=grace_s)
+        return await self._session.ask(Job, path_of("jobs", job_id, "cancel"), grace_s=grace_s)
 
     async def pause(self, job_id: str, *, grace_s: float | None = None) -> Job:
         """Put a job aside. A running one is `pausing` until its worker has stopped.
@@ -109,7 +110,7 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
         Raises:
             ServiceRefused: The job is being cancelled or has ended.
         """
-        return await self._session.ask(Job, f"/v1/jobs/{job_id}/pause", grace_s=grace_s)
+        return await self._session.ask(Job, path_of("jobs", job_id, "pause"), grace_s=grace_s)
 
     async def resume(self, job_id: str) -> Job:
         """Queue a paused job again; it goes on behind its last finished cycle.
@@ -117,7 +118,7 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
         Raises:
             ServiceRefused: The job is being cancelled or has ended.
         """
-        return await self._session.ask(Job, f"/v1/jobs/{job_id}/resume")
+        return await self._session.ask(Job, path_of("jobs", job_id, "resume"))
 
     async def retry(self, job_id: str, *, from_start: bool = False, idempotency_key: str | None = None) -> Job:
         """Run an ended job again as a new one, behind the last cycle that it kept unless `from_start`.
@@ -126,20 +127,20 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
             ServiceRefused: The job has not ended.
         """
         query = {"from": "start" if from_start else "checkpoint"}
-        return await self._session.make(Job, f"/v1/jobs/{job_id}/retry", key=idempotency_key, **query)
+        return await self._session.make(Job, path_of("jobs", job_id, "retry"), key=idempotency_key, **query)
 
     async def attempts(self, job_id: str) -> tuple[Attempt, ...]:
         """Every try of a job, in order."""
-        return (await self._session.read(Page[Attempt], f"/v1/jobs/{job_id}/attempts")).data
+        return (await self._session.read(Page[Attempt], path_of("jobs", job_id, "attempts"))).data
 
     async def metrics(self, job_id: str, *, name: str | None = None) -> dict[str, tuple[MetricPoint, ...]]:
         """Every number that a job has recorded, or those of one name."""
-        return (await self._session.read(Metrics, f"/v1/jobs/{job_id}/metrics", name=name)).root
+        return (await self._session.read(Metrics, path_of("jobs", job_id, "metrics"), name=name)).root
 
     async def logs(self, job_id: str, *, tail: int | None = None) -> str:
         """The log lines of a job's latest attempt; of all of them the last `tail`."""
         query = {} if tail is None else {"tail": tail}
-        return (await self._session.request("GET", f"/v1/jobs/{job_id}/logs", params=query)).text
+        return (await self._session.request("GET", path_of("jobs", job_id, "logs"), params=query)).text
 
     async def workers(self) -> tuple[Worker, ...]:
         """Every living worker."""
@@ -152,7 +153,7 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
     async def events(self, job_id: str, *, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """A job's history so far, past the seq `after`."""
         while True:
-            page = await self._session.read(Page[JobEvent], f"/v1/jobs/{job_id}/events", after=after)
+            page = await self._session.read(Page[JobEvent], path_of("jobs", job_id, "events"), after=after)
             for event in page.data:
                 after = event.seq
                 yield event
@@ -161,7 +162,7 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
 
     def changes(self, job_id: str) -> AsyncGenerator[Job, None]:
         """The job now, after every change, and at least every 20 s; the last one has ended."""
-        return changes(self._session, Job, f"/v1/jobs/{job_id}")
+        return changes(self._session, Job, path_of("jobs", job_id))
 
     async def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
         """The job once it has ended.
@@ -215,7 +216,7 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
     async def _stream_events(self, job_id: str, after: int, retry: Retry) -> AsyncGenerator[JobEvent | None, None]:
         """One connection's events; None says that the job has ended."""
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
-        async with self._session.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
+        async with self._session.http.stream("GET", path_of("jobs", job_id, "events"), headers=headers) as answer:
             await check(answer)
             fields: dict[str, str] = {}
             async for line in _lines(answer):

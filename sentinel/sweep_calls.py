@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 from typing import Any
 
+from sentinel.endpoint import path_of
 from sentinel.polling import changes, last
 from sentinel.replies import Cost, Minimised, Page, Sweep, SweepRow, SweepVerdict
 from sentinel.sweep_spec import SweepSpec
@@ -43,7 +44,7 @@ class SweepCalls(Calls):
 
     async def get_sweep(self, sweep_id: str) -> Sweep:
         """One sweep as it is now."""
-        return await self._session.read(Sweep, f"/v1/sweeps/{sweep_id}")
+        return await self._session.read(Sweep, path_of("sweeps", sweep_id))
 
     def list_sweeps(self, *, page_size: int | None = None) -> AsyncGenerator[Sweep, None]:
         """Sweeps, newest first, fetched page by page."""
@@ -51,11 +52,11 @@ class SweepCalls(Calls):
 
     async def cancel_sweep(self, sweep_id: str, *, grace_s: float | None = None) -> Sweep:
         """Cancel every job of a sweep that has not ended; `grace_s` as for a job."""
-        return await self._session.ask(Sweep, f"/v1/sweeps/{sweep_id}/cancel", grace_s=grace_s)
+        return await self._session.ask(Sweep, path_of("sweeps", sweep_id, "cancel"), grace_s=grace_s)
 
     def sweep_changes(self, sweep_id: str) -> AsyncGenerator[Sweep, None]:
         """The sweep now, after a change of any of its jobs, and at least every 20 s; the last time all have ended."""
-        return changes(self._session, Sweep, f"/v1/sweeps/{sweep_id}")
+        return changes(self._session, Sweep, path_of("sweeps", sweep_id))
 
     async def wait_for_sweep(self, sweep_id: str, *, timeout_s: float | None = None) -> Sweep:
         """The sweep once all of its jobs have ended.
@@ -76,7 +77,7 @@ class SweepCalls(Calls):
             average_seeds: Makes one row of all points that differ in the seed alone.
         """
         query = {"pareto": pareto, "average_seeds": average_seeds}
-        return (await self._session.read(Page[SweepRow], f"/v1/sweeps/{sweep_id}/table", **query)).data
+        return (await self._session.read(Page[SweepRow], path_of("sweeps", sweep_id, "table"), **query)).data
 
     async def sweep_best(
         self,
@@ -95,7 +96,7 @@ class SweepCalls(Calls):
         """
         return await self._session.read(
             SweepRow,
-            f"/v1/sweeps/{sweep_id}/best",
+            path_of("sweeps", sweep_id, "best"),
             max_parameters=max_parameters,
             max_latency_ms=max_latency_ms,
             max_kv_bytes_per_token=max_kv_bytes_per_token,

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from sentinel.downloading import Progress
+from sentinel.endpoint import path_of
 from sentinel.replies import Page, Upload, UploadSummary
 from sentinel.transport import Calls
 from sentinel.uploading import files_of_a_model, files_of_a_text, upload
@@ -37,7 +38,7 @@ class UploadCalls(Calls):
 
     async def get_upload(self, upload_id: str) -> Upload:
         """One upload with its files."""
-        return await self._session.read(Upload, f"/v1/uploads/{upload_id}")
+        return await self._session.read(Upload, path_of("uploads", upload_id))
 
     def list_uploads(self, *, page_size: int | None = None) -> AsyncGenerator[UploadSummary, None]:
         """Uploads, newest first, fetched page by page."""
@@ -49,4 +50,4 @@ class UploadCalls(Calls):
         Raises:
             ServiceRefused: A job that has not ended names it.
         """
-        await self._session.remove(f"/v1/uploads/{upload_id}")
+        await self._session.remove(path_of("uploads", upload_id))

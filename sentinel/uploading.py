@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from sentinel.downloading import Progress
+from sentinel.endpoint import path_of
 from sentinel.errors import Fault, SentinelError
 from sentinel.model_files import MODEL_SUFFIXES
 from sentinel.replies import Upload, UploadFile
@@ -115,7 +116,7 @@ def _declaration(name: str, path: Path) -> dict[str, Any]:
 
 
 def _address(upload_id: str, number: int) -> str:
-    return f"/v1/uploads/{upload_id}/files/{number}"
+    return path_of("uploads", upload_id, "files", number)
 
 
 def _key_of(document: Mapping[str, object]) -> str:

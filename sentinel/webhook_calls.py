@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 
+from sentinel.endpoint import path_of
 from sentinel.replies import Delivery, Page, Webhook, WebhookWithSecret
 from sentinel.transport import Calls
 
@@ -28,7 +29,7 @@ class WebhookCalls(Calls):
 
     async def get_webhook(self, webhook_id: str) -> Webhook:
         """One webhook, without its secret."""
-        return await self._session.read(Webhook, f"/v1/webhooks/{webhook_id}")
+        return await self._session.read(Webhook, path_of("webhooks", webhook_id))
 
     async def list_webhooks(self) -> tuple[Webhook, ...]:
         """Every webhook, oldest first."""
@@ -36,11 +37,11 @@ class WebhookCalls(Calls):
 
     async def change_webhook(self, /, webhook_id: str, **changes: object) -> Webhook:
         """Change a webhook's `url`, `events`, `description` or `enabled`; what is not named stays."""
-        return await self._session.change(Webhook, f"/v1/webhooks/{webhook_id}", changes)
+        return await self._session.change(Webhook, path_of("webhooks", webhook_id), changes)
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook with its deliveries."""
-        await self._session.remove(f"/v1/webhooks/{webhook_id}")
+        await self._session.remove(path_of("webhooks", webhook_id))
 
     async def rotate_webhook_secret(self, webhook_id: str, *, overlap_s: float | None = None) -> WebhookWithSecret:
         """Give a webhook a new secret, of which the answer has the only copy.
@@ -52,20 +53,22 @@ class WebhookCalls(Calls):
         Raises:
             OutcomeUnknown: The connection broke before the answer. Rotate again.
         """
-        path = f"/v1/webhooks/{webhook_id}/rotate-secret"
+        path = path_of("webhooks", webhook_id, "rotate-secret")
         return await self._session.make_once(WebhookWithSecret, path, overlap_s=overlap_s)
 
     async def test_webhook(self, webhook_id: str) -> Delivery:
         """Have a `webhook.test` sent; `deliveries` tells what becomes of it."""
-        return await self._session.ask(Delivery, f"/v1/webhooks/{webhook_id}/test")
+        return await self._session.ask(Delivery, path_of("webhooks", webhook_id, "test"))
 
     def deliveries(
         self, webhook_id: str, *, state: str | None = None, page_size: int | None = None
     ) -> AsyncGenerator[Delivery, None]:
         """What a webhook was told, newest first, fetched page by page."""
-        path = f"/v1/webhooks/{webhook_id}/deliveries"
+        path = path_of("webhooks", webhook_id, "deliveries")
         return self._session.pages(Page[Delivery], path, state=state, limit=page_size)
 
     async def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
         """Have a message sent again at once, whatever became of it."""
-        return await self._session.ask(Delivery, f"/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver")
+        return await self._session.ask(
+            Delivery, path_of("webhooks", webhook_id, "deliveries", delivery_id, "redeliver")
+        )

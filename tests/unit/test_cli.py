@@ -1,0 +1,62 @@
+"""The command itself, in this process and without a service: how it ends when something is wrong."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from sentinel import cli
+from tests.scripted_service import JOB, reply
+
+SERVED_NOWHERE = ("--url", "http://127.0.0.1:1", "--api-key", "sntl_key")
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Call `sentinel` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("SENTINEL_URL", "SENTINEL_API_KEY", "SENTINEL_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sentinel", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code or 0, out=printed.out, err=printed.err)
+
+    return call
+
+
+@pytest.fixture
+def error(command):
+    """Call `sentinel … --json`, which must fail as the last line says."""
+
+    def call(*arguments):
+        failed = command(*arguments, "--json")
+        return failed.code, json.loads(failed.out.splitlines()[-1])["error"]
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "name"),
+    [
+        (("list", "--url", "foo", "--api-key", "sntl_key"), 2, "address_invalid"),
+        (("list", "--url", "http://127.0.0.1:1", "--api-key", "ü"), 4, "key_invalid"),
+        (("get", "../keys", *SERVED_NOWHERE), 2, "id_invalid"),
+        (("get", "job_1\n", *SERVED_NOWHERE), 2, "id_invalid"),
+    ],
+)
+def test_what_can_reach_no_service_is_told_at_once(error, arguments, code, name):
+    ended, told = error(*arguments)
+    assert (ended, told["code"]) == (code, name)
+
+
+def test_a_key_from_a_secret_that_ends_a_line_is_taken(command, server, monkeypatch):
+    monkeypatch.setenv("SENTINEL_API_KEY", "sntl_secret\n")
+    server.script = [reply(JOB)]
+    done = command("get", "job_1", "--url", f"http://127.0.0.1:{server.server_port}", "--json")
+    assert done.code == 0, done.err
+    assert server.asked[0][2]["Authorization"] == "Bearer sntl_secret"
