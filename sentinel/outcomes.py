@@ -23,7 +23,13 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-STATUS_CODES = {401: ExitCode.NO_ACCESS, 403: ExitCode.NO_ACCESS, 404: ExitCode.NOT_FOUND, 410: ExitCode.NOT_FOUND}
+STATUS_CODES = {
+    401: ExitCode.NO_ACCESS,
+    403: ExitCode.NO_ACCESS,
+    404: ExitCode.NOT_FOUND,
+    410: ExitCode.NOT_FOUND,
+    429: ExitCode.NO_ACCESS,
+}
 
 
 def exit_code(error: SentinelError) -> ExitCode:

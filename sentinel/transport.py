@@ -74,6 +74,7 @@ class Busy(Exception):
 
     def __init__(self, problem: Problem, retry_after: str) -> None:
         super().__init__(f"{problem.detail} (HTTP {problem.status})")
+        self.problem = problem
         self.refused = problem.status == httpx.codes.TOO_MANY_REQUESTS
         self.after_s = _seconds(retry_after)
 
@@ -249,12 +250,15 @@ class Retry:
 
         Raises:
             ServiceUnreachable: The next try would come too late.
+            ServiceRefused: The same, of a service that answers and says that something is used up.
         """
         if self._deadline is None:
             self._deadline = time.monotonic() + self._session.patience_s
         asked_s = error.after_s if isinstance(error, Busy) else 0.0
         pause_s = asked_s + random.uniform(0, self._longest_s)  # noqa: S311 - no secret
         if time.monotonic() + pause_s > self._deadline:
+            if isinstance(error, Busy) and error.refused:
+                raise ServiceRefused(error.problem) from error
             raise ServiceUnreachable(f"The service does not answer: {str(error) or type(error).__name__}") from error
         await self._session.waiting.sleep(pause_s)
         self._longest_s = min(2 * self._longest_s, LONGEST_PAUSE_S)

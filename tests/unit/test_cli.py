@@ -60,3 +60,18 @@ def test_a_key_from_a_secret_that_ends_a_line_is_taken(command, server, monkeypa
     done = command("get", "job_1", "--url", f"http://127.0.0.1:{server.server_port}", "--json")
     assert done.code == 0, done.err
     assert server.asked[0][2]["Authorization"] == "Bearer sntl_secret"
+
+
+def test_a_quota_that_is_used_up_is_told_as_the_service_says_it(error, server):
+    problem = {
+        "status": 429,
+        "code": "rate_exceeded",
+        "detail": "600 in a minute are enough.",
+        "next_step": "Come again in an hour.",
+        "request_id": "r",
+    }
+    server.script = [reply(problem, status=429, headers=[("Retry-After", "3600")])]
+    url = f"http://127.0.0.1:{server.server_port}"
+    code, told = error("get", "job_1", "--url", url, "--api-key", "sntl_key")
+    assert code == 4
+    assert (told["code"], told["message"]) == ("rate_exceeded", "600 in a minute are enough.")

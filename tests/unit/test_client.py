@@ -63,9 +63,25 @@ def test_a_date_to_come_again_at_is_waited_for(server, client):
     for nonsense in (past, "soon", "Sat, 01 Jan 2000 00:00:00"):
         server.script += [reply({}, status=429, headers=[("Retry-After", nonsense)])]
     server.script += [reply({}, status=429, headers=[("Retry-After", later)])]
-    with pytest.raises(ServiceUnreachable):
+    with pytest.raises(ServiceRefused):
         client.get("job_1")
     assert len(server.asked) == 4
+
+
+def test_a_quota_that_stays_used_up_is_a_refusal(server, client):
+    problem = {
+        "status": 429,
+        "code": "quota_exceeded",
+        "detail": "The key has had its hours of this month.",
+        "next_step": "Wait for the next month.",
+        "request_id": "r",
+    }
+    server.script = [reply(problem, status=429, headers=[("Retry-After", "86400")])]
+    with pytest.raises(ServiceRefused, match="its hours of this month") as refused:
+        client.submit({})
+    assert refused.value.problem.code == "quota_exceeded"
+    assert refused.value.instance_next_step == "Wait for the next month."
+    assert len(server.asked) == 1
 
 
 def test_something_that_is_no_sentinel_service_is_named_as_such(server, client):
