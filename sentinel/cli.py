@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -71,6 +71,22 @@ class WrongCall(SentinelError):
     next_step = "Ask the command for its --help."
 
 
+class FileUnusable(SentinelError):
+    """A file or folder is in the way, is not there, or must not be touched."""
+
+    code = "file_unusable"
+    fault = Fault.USER
+    next_step = "Name another file or folder, or put that one right."
+
+
+class HostTrouble(SentinelError):
+    """This host did not do what every program may ask for."""
+
+    code = "host_trouble"
+    fault = Fault.RESOURCE
+    next_step = "Look after the disk and the memory of this host, and try again."
+
+
 class Interrupted(SentinelError):
     """Somebody pressed Ctrl-C."""
 
@@ -86,14 +102,27 @@ def main() -> None:
         # For people, typer itself explains a wrong call and ends.
         code = app(prog_name="sentinel", standalone_mode=not as_json)
     except SentinelError as error:
-        explain(error, as_json=as_json)
-        sys.exit(exit_code(error))
+        _fail(error, as_json=as_json)
+    except OSError as error:
+        _fail(_of_host(error), as_json=as_json)
     except typer.TyperException as wrong:
         explain(WrongCall(wrong.format_message()), as_json=as_json)
         sys.exit(ExitCode.WRONG_INPUT)
     if code == ExitCode.INTERRUPTED:
         explain(Interrupted("Interrupted."), as_json=as_json)
     sys.exit(code)
+
+
+def _fail(error: SentinelError, *, as_json: bool) -> NoReturn:
+    explain(error, as_json=as_json)
+    sys.exit(exit_code(error))
+
+
+def _of_host(error: OSError) -> SentinelError:
+    """What the operating system refuses, of a file if it names one."""
+    if error.filename is None:
+        return HostTrouble(f"{error.strerror or error}.")
+    return FileUnusable(f"{error.filename}: {error.strerror}.")
 
 
 @app.command(**SPEC_ARGUMENTS)

@@ -49,11 +49,15 @@ def stress(
             show_default="the one that the manifest names",
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File for the result as JSON.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, writable=True, help="File for the result as JSON.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure how well a pruned model's function survives, beside the dense model's under the same."""
     spec = spec_of(checkpoint, dense=dense, arguments=arguments or [])
+    if output is not None:  # not after the minutes of measuring
+        output.parent.mkdir(parents=True, exist_ok=True)
     # Imported late: torch takes seconds, and a wrong spec should answer at once.
     from transformers.utils import logging
 
@@ -62,9 +66,9 @@ def stress(
     logging.disable_progress_bar()
     progress = Console(stderr=True)
     found = stress_checkpoint(spec, checkpoint, tell=lambda text: progress.print(text, markup=False, highlight=False))
+    _show(found, as_json=as_json)
     if output is not None:
         output.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    _show(found, as_json=as_json)
 
 
 def _show(found: "StressResult", *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """The command itself, in this process and without a service: how it ends when something is wrong."""
 
+import errno
 import json
 import sys
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from sentinel import cli
-from tests.scripted_service import JOB, reply
+from tests.scripted_service import JOB, announcing, reply
 
 SERVED_NOWHERE = ("--url", "http://127.0.0.1:1", "--api-key", "sntl_key")
 
@@ -75,3 +76,34 @@ def test_a_quota_that_is_used_up_is_told_as_the_service_says_it(error, server):
     code, told = error("get", "job_1", "--url", url, "--api-key", "sntl_key")
     assert code == 4
     assert (told["code"], told["message"]) == ("rate_exceeded", "600 in a minute are enough.")
+
+
+def test_a_file_that_is_in_the_way_is_told(error, server, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    quick = ("--model", "builtin/llama", "--prune.target.sparsity", "0.3")
+    url = f"http://127.0.0.1:{server.server_port}"
+    server.script = [announcing({"config.json": b"{}"})]
+    for arguments in (
+        ("run", *quick, "--output", "file"),
+        ("init", "missing/spec.yaml", "--yes"),
+        ("download", "job_1", "file/folder", "--url", url, "--api-key", "sntl_key"),
+    ):
+        code, told = error(*arguments)
+        assert (code, told["code"]) == (2, "file_unusable"), arguments
+        assert "file" in told["message"] or "missing" in told["message"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_host_that_is_in_trouble_is_told(error, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sentinel.spec_draft.Draft.text", full)
+    code, told = error("init", "--yes")
+    assert (code, told["code"], told["message"]) == (1, "host_trouble", "No space left on device.")
+
+
+def test_a_key_ends_within_a_hundred_years(error):
+    code, told = error("keys", "make", "ci", "--scope", "read", "--days", "3000000", *SERVED_NOWHERE)
+    assert (code, told["code"]) == (2, "wrong_call")
+    assert "36500" in told["message"]

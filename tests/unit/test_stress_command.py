@@ -107,12 +107,24 @@ def test_it_changes_no_weight(document, run, tmp_path):
 
 
 def test_the_command_measures_the_same_of_the_checkpoint(run, flags, tmp_path):
-    file, checkpoint = tmp_path / "stress.json", run[0] / "checkpoint"
+    file, checkpoint = tmp_path / "new" / "stress.json", run[0] / "checkpoint"
     done = CliRunner().invoke(cli.app, ["stress", str(checkpoint), "--json", "--output", str(file), *flags])
     assert done.exit_code == 0, done.output
     found = StressResult.model_validate_json(done.stdout.splitlines()[-1])
     assert found == run[1].stress
     assert StressResult.model_validate_json(file.read_bytes()) == found
+
+
+def test_a_place_for_the_result_that_is_none_is_told_before_anything_is_measured(run, flags, tmp_path, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("sentinel.stress.of_checkpoint.stress_checkpoint", never)
+    (tmp_path / "file").touch()
+    command = ["stress", str(run[0] / "checkpoint"), *flags, "--output"]
+    assert CliRunner().invoke(cli.app, [*command, str(tmp_path)]).exit_code == 2
+    failed = CliRunner().invoke(cli.app, [*command, str(tmp_path / "file" / "stress.json")])
+    assert isinstance(failed.exception, FileExistsError)
 
 
 def test_the_command_prints_tables(run, flags):
