@@ -29,7 +29,7 @@ from sentinel.replies import (
     Verdict,
     Worker,
 )
-from sentinel.spec import Spec
+from sentinel.spec import Spec, plain_document
 from sentinel.sweep_calls import SweepCalls
 from sentinel.transport import TROUBLE, Retry, ServiceUnreachable, check
 from sentinel.upload_calls import UploadCalls
@@ -68,6 +68,7 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
             idempotency_key: Stands for this request.
 
         Raises:
+            SpecInvalid: The spec has a value that no JSON text has.
             ServiceRefused: With every mistake in the spec.
         """
         terms = {"priority": priority, "not_before": not_before, "deadline": deadline}
@@ -230,7 +231,7 @@ class ServiceCalls(SweepCalls, UploadCalls, KeyCalls, WebhookCalls):
 
 
 def _document(spec: Spec | Mapping[str, Any]) -> dict[str, Any]:
-    return spec.model_dump(mode="json") if isinstance(spec, Spec) else dict(spec)
+    return spec.model_dump(mode="json") if isinstance(spec, Spec) else plain_document(spec)
 
 
 async def _lines(answer: httpx.Response) -> AsyncIterator[str]:

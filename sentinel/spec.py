@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from sentinel.controller_spec import Controller
@@ -16,6 +15,7 @@ from sentinel.data_spec import BuiltinData, DataSource, UploadData, UploadId
 from sentinel.errors import FieldError, SpecInvalid
 from sentinel.grow_spec import Grow
 from sentinel.heal_spec import Heal
+from sentinel.plain import NotPlain, check, read_yaml
 from sentinel.prune_spec import Prune, Section
 from sentinel.stress_spec import Stress
 
@@ -257,12 +257,26 @@ def load_document(path: Path) -> dict[str, Any]:
     """Read a YAML or JSON spec file without validating it.
 
     Raises:
-        SpecInvalid: The file is missing, is not YAML, or is not a mapping.
+        SpecInvalid: The file is missing, is not YAML, is not a mapping, or has a value that no document has.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise SpecInvalid(f"Cannot read the spec {path}: {error}") from error
     if not isinstance(document, dict):
         raise SpecInvalid(f"The spec {path} must be a mapping of fields to values.")
     return document
+
+
+def plain_document(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document that was made in Python, as it can be sent.
+
+    Raises:
+        SpecInvalid: It has a value that no JSON text has.
+    """
+    plain = dict(document)
+    try:
+        check(plain)
+    except NotPlain as error:
+        raise SpecInvalid(f"The document cannot be sent: {error}.") from error
+    return plain

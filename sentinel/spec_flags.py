@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from sentinel.errors import SpecInvalid
+from sentinel.plain import NotPlain, read_yaml
 from sentinel.spec import Spec, load_document, parse_spec
 from sentinel.spec_fields import set_field
 
@@ -35,7 +36,7 @@ def document_from_arguments(arguments: Sequence[str]) -> dict[str, Any]:
         arguments: `[FILE] [--field value | --field=value]…`; values are YAML, so `null` and lists work.
 
     Raises:
-        SpecInvalid: The file cannot be read, or a flag lacks a value.
+        SpecInvalid: The file or a value cannot be read, or a flag lacks one.
     """
     rest = list(arguments)
     document = load_document(Path(rest.pop(0))) if rest and not rest[0].startswith("--") else {}
@@ -47,7 +48,7 @@ def set_flags(document: dict[str, Any], arguments: Sequence[str]) -> None:
     """Put what flags say into a document.
 
     Raises:
-        SpecInvalid: A flag lacks a value, or something is none.
+        SpecInvalid: A flag lacks a value, or has one that cannot be read, or something is none.
     """
     for path, value in _pairs(arguments):
         set_field(document, path, value)
@@ -62,7 +63,14 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
         text = value if equals else next(remaining, None)
         if text is None:
             raise SpecInvalid(f"The flag --{name} lacks a value.")
-        yield name, yaml.safe_load(text)
+        yield name, _value(name, text)
+
+
+def _value(name: str, text: str) -> Any:  # noqa: ANN401 - whatever it says
+    try:
+        return read_yaml(text)
+    except NotPlain as error:
+        raise SpecInvalid(f"The value of --{name}, {text!r}, cannot be read: {error}.") from error
 
 
 @dataclass(frozen=True, kw_only=True)

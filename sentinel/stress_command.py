@@ -25,6 +25,7 @@ _TAKEN = ("model", "data", "prune", "heal", "seed")
 _UNKNOWN: dict[str, Any] = {"data": {"source": "builtin"}, "prune": {"target": {"sparsity": 0}}, "heal": None}
 # Sources that a manifest cannot lead back to.
 _ELSEWHERE = ("path", "upload", "job")
+_TEXT_ADVICE = "Name it with --data.source path --data.train … --data.evaluation …."
 
 
 def register(app: typer.Typer) -> None:
@@ -101,10 +102,12 @@ def spec_of(checkpoint: Path, *, dense: str | None, arguments: list[str]) -> Spe
     elif "model" not in given:
         _check_findable(document.get("model"), "dense model", "Name it with --dense.")
     text = given.get("data", {})
+    if not isinstance(text, dict):
+        raise SpecInvalid(f"--data takes no value, only its fields do. {_TEXT_ADVICE}")
     if text.get("source", document["data"]["source"]) != document["data"]["source"]:
         document["data"] = {}
     elif "train" not in text:
-        _check_findable(document["data"], "text", "Name it with --data.source path --data.train … --data.evaluation ….")
+        _check_findable(document["data"], "text", _TEXT_ADVICE)
     set_flags(document, arguments)
     return parse_spec(document)
 

@@ -7,6 +7,7 @@ from typing import Any
 from sentinel.endpoint import path_of
 from sentinel.polling import changes, last
 from sentinel.replies import Cost, Minimised, Page, Sweep, SweepRow, SweepVerdict
+from sentinel.spec import plain_document
 from sentinel.sweep_spec import SweepSpec
 from sentinel.transport import Calls
 
@@ -33,6 +34,7 @@ class SweepCalls(Calls):
             idempotency_key: Stands for this request; the same again gives the same sweep.
 
         Raises:
+            SpecInvalid: The sweep has a value that no JSON text has.
             ServiceRefused: With every mistake of every point.
         """
         terms = {"priority": priority, "not_before": not_before, "deadline": deadline}
@@ -106,4 +108,4 @@ class SweepCalls(Calls):
 
 
 def _document(sweep: SweepSpec | Mapping[str, Any]) -> dict[str, Any]:
-    return sweep.model_dump(mode="json") if isinstance(sweep, SweepSpec) else dict(sweep)
+    return sweep.model_dump(mode="json") if isinstance(sweep, SweepSpec) else plain_document(sweep)

@@ -2,17 +2,18 @@
 
 JSON and YAML can say more than a spec can mean, little text can stand for very much, and some text takes a parser
 time that grows with the square of its length. What is refused here can neither exhaust what comes after nor be
-unprintable in an answer. Knows nothing of specs.
+unprintable in an answer. `sentinel.plain` says what a document may hold, this how much. Knows nothing of specs.
 """
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Never
 
 import yaml
+
+from sentinel.plain import PlainLoader, parts
 
 DEEPEST = 32
 MOST_VALUES = 1000  # a spec has some hundred, a sweep 500 points at most
@@ -22,7 +23,6 @@ LONGEST_NUMBER = 32  # characters, of YAML; no float of 64 bits needs as many
 LONG_NUMBER = re.compile(r"[-+]?(0b[01_]++|0x[0-9a-fA-F_]++|[0-9_.:]++([eE][-+]?[0-9]++)?)")
 TOO_LONG = f"a number has more than {LONGEST_NUMBER} characters; if it is text, write it in quotes"
 COMMAS_OF_PROSE = 10  # for each value that may be there: a body of 1 MiB with more commas is no text
-LARGEST_INTEGER = 2**63 - 1
 
 
 class Unparsable(ValueError):
@@ -53,7 +53,7 @@ def _refuse_constant(name: str) -> Never:
     raise Unparsable(f"{name} is no number of JSON")
 
 
-class _Loader(yaml.CSafeLoader):
+class _Loader(PlainLoader):
     """Reads no more of a text than a document may have, and short numbers only.
 
     libyaml's composer calls the first three methods for every value, and the first two of the base class do nothing.
@@ -92,30 +92,22 @@ class _Loader(yaml.CSafeLoader):
 
     def read_int(self, node: yaml.ScalarNode) -> int:
         """A whole number."""
-        _check_number(node)
-        return self.construct_yaml_int(node)
+        _check_length(node)
+        return super().read_int(node)
 
     def read_float(self, node: yaml.ScalarNode) -> float:
         """Any other number."""
-        _check_number(node)
-        return self.construct_yaml_float(node)
-
-    def refuse_time(self, node: yaml.ScalarNode) -> Never:
-        """A date or a time, which no JSON text has."""
-        raise Unparsable(f"{node.value} is a date; write it in quotes")
+        _check_length(node)
+        return super().read_float(node)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.read_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.read_float)
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.refuse_time)
 
 
-def _check_number(node: yaml.ScalarNode) -> None:
-    """YAML 1.1 reads 1:20:30 to base 60, which nobody means, at a cost that is quadratic in the number of parts."""
+def _check_length(node: yaml.ScalarNode) -> None:
     if len(node.value) > LONGEST_NUMBER:  # a tag says that it is a number
         raise Unparsable(TOO_LONG)
-    if ":" in node.value:
-        raise Unparsable(f"{node.value} is a number to base 60; write it to base 10, or in quotes")
 
 
 def _refuse_aliases(root: yaml.Node | None) -> None:
@@ -155,23 +147,10 @@ def _check(document: Any) -> None:  # noqa: ANN401 - whatever was parsed
     count = 1
     while pending:
         value, depth = pending.pop()
-        children = _children(value)
+        children = parts(value)
         count += len(children)
         _check_size(depth, count)  # before any more are put down
         pending.extend((each, depth + 1) for each in children)
-
-
-def _children(value: Any) -> Sequence[Any]:  # noqa: ANN401 - whatever was parsed
-    match value:
-        case dict():
-            if not all(isinstance(key, str) for key in value):
-                raise Unparsable("the names of fields must be text")
-            return [*value.keys(), *value.values()]
-        case list():
-            return value
-        case _:
-            _check_scalar(value)
-            return ()
 
 
 def _check_size(depth: int, count: int) -> None:
@@ -179,29 +158,3 @@ def _check_size(depth: int, count: int) -> None:
         raise Unparsable(f"it is nested more than {DEEPEST} levels deep")
     if count > MOST_VALUES:
         raise Unparsable(f"it has more than {MOST_VALUES} values")
-
-
-def _check_scalar(value: object) -> None:
-    match value:
-        case str():
-            if "\0" in value or not _is_encodable(value):
-                raise Unparsable(f"{value!r} has a character that no text may have")
-        case bool() | None:
-            pass
-        case int():
-            if abs(value) > LARGEST_INTEGER:
-                raise Unparsable("a whole number has more than 64 bits")
-        case float():
-            if not math.isfinite(value):
-                raise Unparsable(f"{value} is no number of JSON")
-        case _:
-            raise Unparsable(f"{value!r} is neither text, number, list nor mapping; write it in quotes")
-
-
-def _is_encodable(text: str) -> bool:
-    """Half of a surrogate pair has no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

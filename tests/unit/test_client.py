@@ -11,6 +11,7 @@ from inspect import iscoroutinefunction
 import pytest
 
 from sentinel.client import SentinelClient
+from sentinel.errors import SpecInvalid
 from sentinel.replies import Job
 from sentinel.service_calls import ServiceCalls
 from sentinel.transport import AnswerNotUnderstood, ServiceRefused, ServiceUnreachable
@@ -66,6 +67,14 @@ def test_a_date_to_come_again_at_is_waited_for(server, client):
     with pytest.raises(ServiceRefused):
         client.get("job_1")
     assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize("value", [float("nan"), datetime.now(UTC), {1: 2}])
+@pytest.mark.parametrize("call", ["submit", "validate", "submit_sweep", "validate_sweep"])
+def test_what_no_json_text_has_is_not_sent(server, client, call, value):
+    with pytest.raises(SpecInvalid, match="cannot be sent"):
+        getattr(client, call)({"prune": {"target": {"sparsity": value}}, "grid": ("a", None, True)})
+    assert not server.asked
 
 
 def test_a_quota_that_stays_used_up_is_a_refusal(server, client):

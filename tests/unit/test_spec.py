@@ -117,6 +117,11 @@ def test_flags_override_a_file(tmp_path):
         (["--model"], "lacks a value"),
         (["--model", "x", "y"], "neither a flag"),
         (["absent.yaml"], "Cannot read the spec"),
+        (["--name", "["], r"The value of --name, '\[', cannot be read"),
+        (["--name", "2026-11-30"], "2026-11-30 is a date; write it in quotes"),
+        (["--prune.target.sparsity", ".nan"], "nan is no number of JSON"),
+        (["--seed", "1:20"], "to base 60"),
+        (["--evaluate.prompts", "&a [*a]"], "nested without end"),
     ],
 )
 def test_wrong_arguments_are_explained(arguments, message):
@@ -132,6 +137,23 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     file.write_text("a: [")
     with pytest.raises(SpecInvalid, match="Cannot read"):
         load_document(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: 2026-11-30", "2026-11-30 is a date; write it in quotes"),
+        ("name: 2026-13-45", "2026-13-45 is a date; write it in quotes"),
+        ("seed: .inf", "inf is no number of JSON"),
+        ("1: x", "names of fields must be text"),
+        ("a: !!set {x}", "neither text, number"),
+        ("a: &a {b: *a}", "nested without end"),
+    ],
+)
+def test_a_file_with_values_that_no_document_has_is_refused(tmp_path, text, message):
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(SpecInvalid, match=message):
+        load_document(tmp_path / "spec.yaml")
 
 
 def test_flags_say_every_part_of_prune():

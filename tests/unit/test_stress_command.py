@@ -162,6 +162,9 @@ def test_what_the_checkpoint_does_not_tell_is_asked_for(run, flags, tmp_path):
     with pytest.raises(SpecInvalid, match=r"dense model is\. Name it with --dense"):
         spec_of(tmp_path, dense=None, arguments=[])
     assert spec_of(tmp_path, dense="builtin/llama", arguments=[]).heal is None
+    for nothing in ("null", "foo"):
+        with pytest.raises(SpecInvalid, match="--data takes no value"):
+            spec_of(tmp_path, dense="builtin/llama", arguments=["--data", nothing])
     (tmp_path / "sentinel.json").write_text("{}")
     with pytest.raises(SpecInvalid, match="damaged, or of another version"):
         spec_of(tmp_path, dense="builtin/llama", arguments=[])
