@@ -13,6 +13,9 @@ from sentinel.spec import model_section
 
 _TARGET = re.compile(r"(?:(\w+)=)?([\d.]+(?:e\d+)?)(%|ms|[KMB])?")
 SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9}
+# What a number with a unit means where no name says it, and with which names the units go.
+MEANT = {None: "sparsity", "%": "sparsity", "ms": "latency_ms", "K": "parameters", "M": "parameters", "B": "parameters"}
+UNITS_OF = {"sparsity": ("%",), "latency_ms": ("ms",), **dict.fromkeys(("parameters", "kv_bytes", "flops"), SUFFIXES)}
 
 
 class Purpose(StrEnum):
@@ -128,32 +131,30 @@ TARGETS = {
 
 
 def parse_target(text: str) -> dict[str, float]:
-    """`prune.target` from how people say it: `30%`, `0.3`, `60M`, `12ms`, `kv_bytes=4096`.
+    """`prune.target` from how people say it: `30%`, `0.3`, `60M`, `12ms`, `kv_bytes=4096`, `flops=2B`.
 
     Raises:
-        TargetUnclear: It is none of these.
+        TargetUnclear: It is none of these, or has a unit that does not go with its name.
     """
     found = _TARGET.fullmatch(text.replace(" ", ""))
     try:
         target = _target(*found.groups()) if found else {}
         Target.model_validate(target)
-    except ValueError as wrong:  # Pydantic's too
+    except (ValueError, OverflowError) as wrong:  # Pydantic's too
         raise TargetUnclear(f"{text!r} is no target.") from wrong
     return target
 
 
 def _target(name: str | None, digits: str, unit: str | None) -> dict[str, float]:
+    kind = name or MEANT[unit]
+    if unit is not None and unit not in UNITS_OF.get(kind, (unit,)):
+        raise TargetUnclear(f"{kind} is not said in {unit}.")
     number = float(digits)
-    if name is not None:
-        return {name: int(number) if number.is_integer() else number}
-    match unit:
-        case "%":
-            return {"sparsity": number / 100}
-        case "ms":
-            return {"latency_ms": number}
-        case None:
-            return {"sparsity": number}
-    return {"parameters": int(number * SUFFIXES[unit])}
+    if unit == "%":
+        number /= 100
+    elif unit in SUFFIXES:
+        number = float(round(number * SUFFIXES[unit]))
+    return {kind: int(number) if number.is_integer() else number}
 
 
 def parse_purpose(text: str) -> Purpose:

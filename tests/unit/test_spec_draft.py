@@ -28,15 +28,29 @@ from sentinel.spec_draft import (
         ("12.5ms", {"latency_ms": 12.5}),
         ("kv_bytes=4096", {"kv_bytes": 4096}),
         ("flops=2e9", {"flops": 2e9}),
+        ("flops=1.5B", {"flops": 1.5e9}),
+        ("parameters=60M", {"parameters": 60_000_000}),
+        ("kv_bytes=4K", {"kv_bytes": 4000}),
+        ("sparsity=0.3%", {"sparsity": 0.003}),
+        ("latency_ms=12ms", {"latency_ms": 12}),
     ],
 )
 def test_targets_are_read_as_people_say_them(text, target):
     assert parse_target(text) == target
 
 
-@pytest.mark.parametrize("text", ["", "much", "100%", "130%", "-3%", "1.2.3", "colour=3", "0M", "kv_bytes=1.5"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "much", "100%", "130%", "-3%", "1.2.3", "colour=3", "0M", "kv_bytes=1.5", "1e999M", "1e999", "flops=1e999"],
+)
 def test_what_is_no_target_is_refused(text):
     with pytest.raises(TargetUnclear):
+        parse_target(text)
+
+
+@pytest.mark.parametrize("text", ["parameters=60%", "kv_bytes=4ms", "sparsity=3M", "latency_ms=12K"])
+def test_a_unit_that_does_not_go_with_the_name_is_refused(text):
+    with pytest.raises(TargetUnclear, match="is not said in"):
         parse_target(text)
 
 
