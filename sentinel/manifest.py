@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sentinel.data_spec import DataSource, HubData, PathData
 from sentinel.locating import NOTHING, locate
-from sentinel.paths import BUILTIN_MODELS
+from sentinel.paths import BUILTIN_MODELS, own_name
 from sentinel.result import Result
 from sentinel.spec import BuiltinModel, HubModel, ModelSource, PathModel, Spec
 
@@ -193,7 +193,7 @@ def _without_folders(spec: Spec) -> dict[str, Any]:
     for section in (document["model"], document["data"], *domains.values()):
         for key in ("path", "train", "evaluation"):
             if section["source"] == "path" and section.get(key):
-                section[key] = Path(section[key]).name
+                section[key] = own_name(section[key])
     document["evaluate"]["task_files"] = [Path(file).name for file in spec.evaluate.task_files]
     return document
 

@@ -13,6 +13,7 @@ import yaml
 from sentinel.data_spec import HubData
 from sentinel.heal_spec import Heal
 from sentinel.manifest import MANIFEST_FILE, Run, Unit, ranges
+from sentinel.paths import own_name
 from sentinel.prune_spec import Prune
 from sentinel.result import CycleRecord, LayerCompensation, Measurement, Result, WarmUpRecord
 from sentinel.spec import BuiltinModel, HubModel, PathModel, Spec
@@ -91,7 +92,7 @@ def _front_matter(spec: Spec) -> str:
 
 def _model_name(spec: Spec) -> str:
     if isinstance(spec.model, PathModel):
-        return Path(spec.model.path).name
+        return own_name(spec.model.path)
     return f"builtin/{spec.model.id}" if isinstance(spec.model, BuiltinModel) else spec.model.id
 
 

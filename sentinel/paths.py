@@ -1,6 +1,6 @@
 """Where built-in models lie, and which local paths a spec may name.
 
-Torch-free, so the API can ask before it accepts a job.
+And how a path is called where its folder is nobody's business. Torch-free, so the API can ask before it accepts a job.
 """
 
 from collections.abc import Sequence
@@ -51,3 +51,9 @@ def check_task_files(files: Sequence[str], roots: Sequence[Path] | None) -> None
             "Task files can run code, so this service takes none.",
             next_step="Name tasks that ship with lm_eval in `evaluate.tasks`, or run the spec with `sentinel run`.",
         )
+
+
+def own_name(path: str) -> str:
+    """What a file or folder is called, also if the path is `.` or `..`, which say no name."""
+    given = Path(path).expanduser()
+    return (given.resolve() if given.name in {"", ".."} else given).name

@@ -186,12 +186,14 @@ def test_nothing_says_where_the_run_was(finished, inputs):
             assert str(output).encode() not in content, file.name
 
 
-def test_the_manifests_spec_repeats_the_run(inputs, manifest, tmp_path):
+def test_the_manifests_spec_repeats_the_run(inputs, manifest, tmp_path, monkeypatch):
     spec = manifest.spec
     assert (spec["model"]["path"], spec["data"]["train"]) == ("my-llama", "stories.txt")
-    spec["model"]["path"], spec["data"]["train"] = str(inputs / "my-llama"), str(inputs / "stories.txt")
+    monkeypatch.chdir(inputs / "my-llama")
+    spec["model"]["path"], spec["data"]["train"] = ".", "../stories.txt"
     experiment.run(parse_spec(spec), output=tmp_path, reporter=Silent())
     again = Manifest.model_validate_json((tmp_path / "checkpoint" / "sentinel.json").read_bytes())
+    assert again.spec["model"]["path"] == "my-llama"
     assert again.tokens == manifest.tokens
     assert again.kept == manifest.kept
     for name in ("model.safetensors", "model.gguf", "config.json"):
@@ -209,6 +211,12 @@ def rewritten(finished, tmp_path, document, **changes):
     )
     write_card(tmp_path, run, plots=output / "plots")
     return (tmp_path / "README.md").read_text()
+
+
+def test_the_model_in_the_current_folder_has_its_name(finished, inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(inputs / "my-llama")
+    card = rewritten(finished, tmp_path, document(inputs, name=None, model={"source": "path", "path": "."}))
+    assert "\n# my-llama, pruned\n" in card
 
 
 def test_a_hub_models_card_links_it(finished, inputs, tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
 from sentinel.errors import PathNotAllowed
-from sentinel.paths import check_roots
+from sentinel.paths import check_roots, own_name
 
 
 @pytest.fixture
@@ -9,6 +9,15 @@ def root(tmp_path):
     (tmp_path / "models" / "one").mkdir(parents=True)
     (tmp_path / "secret").mkdir()
     return tmp_path / "models"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("one", "one"), ("./one/", "one"), (".", "models"), ("one/..", "models"), ("link", "link")]
+)
+def test_every_path_has_a_name_of_its_own(root, monkeypatch, path, name):
+    (root / "link").symlink_to(root / "one")
+    monkeypatch.chdir(root)
+    assert own_name(path) == name
 
 
 def test_paths_under_a_root_are_allowed(root):

@@ -92,4 +92,12 @@ def test_what_is_no_run_is_refused(tmp_path, damage):
     (tmp_path / "run" / damage).write_text("{}")
     told = plot(tmp_path / "run", "--output", tmp_path / "plots")
     assert isinstance(told.exception, RunUnreadable)
-    assert str(tmp_path / "run") in told.exception.message
+    assert f"What the run in {tmp_path / 'run'} has left is damaged" in told.exception.message
+
+
+def test_a_run_that_has_not_ended_is_told_from_a_damaged_one(tmp_path):
+    write_run(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    told = plot(tmp_path / "run", "--output", tmp_path / "plots")
+    assert isinstance(told.exception, RunUnreadable)
+    assert told.exception.message == f"There is no run in {tmp_path / 'run'} that has ended."
