@@ -188,7 +188,7 @@ def _deeds(spec: Spec, result: Result) -> str:
                 f"{record.loss_before_healing:.4f}",
                 f"{record.loss:.4f}" if spec.heal else "",
                 _COSTS[record.cost.kind],
-                *(f"{value:,.6g}" for value in (record.cost.goal, record.cost.predicted, record.cost.measured)),
+                *map(_number, (record.cost.goal, record.cost.predicted, record.cost.measured)),
             ]
             for record in result.cycles
         ],
@@ -196,12 +196,17 @@ def _deeds(spec: Spec, result: Result) -> str:
     return "\n".join(f"- {line}" for line in lines) + "\n\n" + cycles
 
 
+def _number(value: float) -> str:
+    """A share, a time, or a size, which has no powers of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.6g}"
+
+
 def _pruning(prune: Prune, cycles: int) -> list[str]:
     mix = " (" + ", ".join(f"{name} {weight:g}" for name, weight in prune.mix.items()) + ")" if prune.mix else ""
     return [
         f"Units: {', '.join(prune.units)}",
         f"Strategy: {prune.strategy}{mix}; allocation: {prune.allocation}",
-        f"Target: {prune.target.kind.replace('_', ' ')} {prune.target.value:,g}",
+        f"Target: {prune.target.kind.replace('_', ' ')} {_number(prune.target.value)}",
         f"Cycles: {cycles} of {prune.cycles}, schedule {prune.schedule.replace('_', ' ')}",
         f"Compensation: {(prune.compensation or 'none').replace('_', ' ')}",
         *(

@@ -14,7 +14,7 @@ from sentinel.errors import ExportImpossible
 from sentinel.manifest import Manifest, Run, numbers, ranges, read_sources
 from sentinel.model_card import write_card
 from sentinel.models.loaders.load import load_model
-from sentinel.result import Result
+from sentinel.result import CostRecord, Result
 from sentinel.spec import PathModel, parse_spec
 from tests.unit.pruning.visualization.records import cycle, decision
 
@@ -217,6 +217,16 @@ def test_the_model_in_the_current_folder_has_its_name(finished, inputs, tmp_path
     monkeypatch.chdir(inputs / "my-llama")
     card = rewritten(finished, tmp_path, document(inputs, name=None, model={"source": "path", "path": "."}))
     assert "\n# my-llama, pruned\n" in card
+
+
+def test_sizes_are_told_in_full(finished, inputs, tmp_path):
+    of_size = document(inputs)
+    of_size["prune"] |= {"target": {"parameters": 60_000_000}}
+    cost = CostRecord(kind="parameters", goal=61_234_567.0, predicted=60_000_000.0, measured=999.5)
+    cycles = [record.model_copy(update={"cost": cost}) for record in finished[2].cycles]
+    card = rewritten(finished, tmp_path, of_size, cycles=cycles)
+    assert "- Target: parameters 60,000,000\n" in card
+    assert "| parameters | 61,234,567 | 60,000,000 | 999.5 |" in card
 
 
 def test_a_hub_models_card_links_it(finished, inputs, tmp_path):
