@@ -11,7 +11,7 @@ from rich.console import Console
 from sentinel.access import AsJson
 from sentinel.arguments import SPEC_ARGUMENTS
 from sentinel.display import stress_tables
-from sentinel.errors import SpecInvalid
+from sentinel.errors import ModelNotFound, SpecInvalid
 from sentinel.outcomes import output as console
 from sentinel.spec import Spec, model_section, parse_spec
 from sentinel.spec_flags import set_flags
@@ -91,6 +91,7 @@ def spec_of(checkpoint: Path, *, dense: str | None, arguments: list[str]) -> Spe
         arguments: Flags, which win.
 
     Raises:
+        ModelNotFound: There is no such folder.
         SpecInvalid: The manifest is damaged, or does not say where the model or the text lies and no flag does; or the
             outcome is not a valid spec.
     """
@@ -116,6 +117,8 @@ def _known(checkpoint: Path) -> dict[str, Any]:
     """What the manifest tells of the spec, as a document."""
     from sentinel.manifest import MANIFEST_FILE, Manifest  # with numpy, which `--help` can do without
 
+    if not checkpoint.is_dir():
+        raise ModelNotFound(f"There is no folder {checkpoint}.")
     file = checkpoint / MANIFEST_FILE
     if not file.exists():
         return {**_UNKNOWN, "evaluate": {"stress": {}}}

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from sentinel import cli, experiment
-from sentinel.errors import SpecInvalid
+from sentinel.errors import ModelNotFound, SpecInvalid
 from sentinel.manifest import Manifest
 from sentinel.paths import BUILTIN_MODELS
 from sentinel.result import Result
@@ -162,6 +162,8 @@ def test_what_the_checkpoint_does_not_tell_is_asked_for(run, flags, tmp_path):
     with pytest.raises(SpecInvalid, match=r"dense model is\. Name it with --dense"):
         spec_of(tmp_path, dense=None, arguments=[])
     assert spec_of(tmp_path, dense="builtin/llama", arguments=[]).heal is None
+    with pytest.raises(ModelNotFound, match="There is no folder"):
+        spec_of(tmp_path / "typo", dense=None, arguments=[])
     for nothing in ("null", "foo"):
         with pytest.raises(SpecInvalid, match="--data takes no value"):
             spec_of(tmp_path, dense="builtin/llama", arguments=["--data", nothing])
