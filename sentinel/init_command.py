@@ -34,6 +34,14 @@ class FileExists(SentinelError):
     next_step = "Name another file, or overwrite it with --force."
 
 
+class NobodyAnswers(SentinelError):
+    """A question has met the end of the input."""
+
+    code = "nobody_answers"
+    fault = Fault.USER
+    next_step = "Answer with --model, --target and --purpose, or take the defaults for the rest with --yes."
+
+
 def register(app: typer.Typer) -> None:
     """Add the command of this module to the `sentinel` command."""
     app.command()(init)
@@ -98,7 +106,11 @@ class _Questions:
         self._asks = asks
 
     def answer(self, question: str, given: str | None, default: str, read: Callable[[str], T]) -> T:
-        """What was given, said, or else the default."""
+        """What was given, said, or else the default.
+
+        Raises:
+            NobodyAnswers: There is nobody to ask.
+        """
         if given is not None or not self._asks:
             return read(given or default)
 
@@ -110,7 +122,10 @@ class _Questions:
 
         try:
             answer: T = typer.prompt(question, default=default, value_proc=read_or_ask_again)
-        except typer.Abort as stopped:  # typer's word for Ctrl-C at a question, which it would not tell from a failure
+        except typer.Abort as stopped:  # typer's word for Ctrl-C at a question, and for the end of what is typed
+            if isinstance(stopped.__context__, EOFError):
+                typer.echo()  # nobody ended the line of the question
+                raise NobodyAnswers(f"Nobody answered: {question}?") from stopped
             raise KeyboardInterrupt from stopped
         return answer
 

@@ -1,6 +1,7 @@
 """The command itself, in this process and without a service: how it ends when something is wrong."""
 
 import errno
+import io
 import json
 import sys
 from types import SimpleNamespace
@@ -107,3 +108,11 @@ def test_a_key_ends_within_a_hundred_years(error):
     code, told = error("keys", "make", "ci", "--scope", "read", "--days", "3000000", *SERVED_NOWHERE)
     assert (code, told["code"]) == (2, "wrong_call")
     assert "36500" in told["message"]
+
+
+def test_nobody_to_ask_is_told_from_ctrl_c(error, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    code, told = error("init")
+    assert (code, told["code"]) == (2, "nobody_answers")
+    assert "--yes" in told["next_step"]
+    assert not list(tmp_path.iterdir())

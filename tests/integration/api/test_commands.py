@@ -1,5 +1,6 @@
 """The commands that talk to a service, in this process, against a real API."""
 
+import io
 import json
 import os
 import signal
@@ -231,12 +232,15 @@ def test_a_first_spec_is_asked_for(command, environment, tmp_path, service):
     assert "no service has seen it" in asked.out
     prune = yaml.safe_load((tmp_path / "work/wanted.yaml").read_text())["prune"]
     assert (prune["target"], prune["allocation"]) == ({"parameters": 60_000_000}, "uniform")
-    with answers.open() as stdin:
-        stdin.read()
-        environment.setattr(sys, "stdin", stdin)
-        assert (
-            command("init", "other.yaml").code == command("init", "other.yaml", "--json").code == ExitCode.INTERRUPTED
-        )
+
+
+def test_ctrl_c_at_a_question_is_none_of_its_answers(command, environment):
+    class Pressed(io.StringIO):
+        def readline(self, *_):
+            raise KeyboardInterrupt
+
+    environment.setattr(sys, "stdin", Pressed())
+    assert command("init").code == command("init", "--json").code == ExitCode.INTERRUPTED
 
 
 def test_a_spec_that_this_service_refuses_is_written_nevertheless(command, tmp_path):
