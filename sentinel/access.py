@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -48,14 +50,18 @@ class KeyMissing(SentinelError):
 def find(url: str | None, api_key: str | None) -> tuple[str, str]:
     """Address and key: what is given, or else what the embedded service wrote down.
 
+    Its key goes nowhere but to itself: to its address, or to this host, which it may be reached at by several.
+
     Raises:
-        KeyMissing: There is no key.
+        KeyMissing: There is no key for this address.
     """
     home = Path(os.environ.get("SENTINEL_HOME") or ".sentinel")
-    url = url or _read(home / "url") or DEFAULT_URL
-    api_key = api_key or _read(home / "api_key")
-    if api_key is None:
-        raise KeyMissing("There is no API key.")
+    own_url = _read(home / "url")
+    url = (url or own_url or DEFAULT_URL).strip()
+    if not api_key and (url == own_url or _is_this_host(url)):
+        api_key = _read(home / "api_key")
+    if not api_key:
+        raise KeyMissing(f"There is no API key for {url}.")
     return url, api_key
 
 
@@ -64,6 +70,15 @@ def connect(url: str | None, api_key: str | None, *, patience_s: float | None = 
     from sentinel.client import SentinelClient
 
     return SentinelClient(*find(url, api_key), patience_s=QUICK_S if patience_s is None else patience_s)
+
+
+def _is_this_host(url: str) -> bool:
+    """Whether only this host can be meant."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _read(file: Path) -> str | None:
