@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from rich.table import Table
 
+from sentinel.fitting import fitted
 from sentinel.outcomes import output
 from sentinel.replies import ProblemField
 
@@ -18,7 +19,13 @@ def show(
     if as_json:
         print(json.dumps(_as_document(found)))
     else:
-        output().print(table)
+        show_table(table)
+
+
+def show_table(table: Table) -> None:
+    """Print a table as the terminal has room for it."""
+    console = output()
+    console.print(fitted(table, console.width) if table.show_header else table)
 
 
 def show_mistakes(mistakes: Iterable[ProblemField]) -> None:

@@ -11,9 +11,9 @@ from sentinel import tables
 from sentinel.access import STAYING_S, AsJson, Key, Url, connect
 from sentinel.arguments import Deadline, Grace, IdempotencyKey, Most, NotBefore, Priority, moment
 from sentinel.display import SweepDisplay
-from sentinel.outcomes import ExitCode, output
+from sentinel.outcomes import ExitCode
 from sentinel.replies import Cost, Minimised
-from sentinel.showing import show, show_mistakes
+from sentinel.showing import show, show_mistakes, show_table
 from sentinel.spec import load_document
 
 if TYPE_CHECKING:  # httpx comes with it, which `--help` can do without
@@ -165,6 +165,6 @@ def _watch(client: "SentinelClient", sweep_id: str, *, as_json: bool) -> None:
         print(sweep.model_dump_json())
     else:
         rows, front = client.sweep_table(sweep_id), client.sweep_table(sweep_id, pareto="parameters")
-        output().print(tables.sweep_rows(rows, front))
+        show_table(tables.sweep_rows(rows, front))
     if sweep.counts.get("succeeded") != sweep.points:
         raise typer.Exit(ExitCode.JOB_DID_NOT_SUCCEED)

@@ -302,8 +302,8 @@ def deliveries(found: Iterable[Delivery]) -> Table:
 
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, no_wrap=number == 0, overflow="fold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
     return table
 
 
