@@ -52,11 +52,15 @@ def rebuild(folder: CheckedFolder, config: PreTrainedConfig, *, dtype: torch.dty
 
 
 def _cut(model: PreTrainedModel, layers: Sequence[Mapping[Unit, int]], folder: CheckedFolder) -> None:
+    family = folder.family
+    adapted = {module for path, module in model.named_modules() if path in folder.config.get("adaptations", {})}
     for layer, counts in enumerate(layers):
+        # A layer with as many heads as the dense model's may have other ones.
+        exchanged = not adapted.isdisjoint(family.attention(model, layer).modules())
         for unit, count in counts.items():
-            dense_count = folder.family.dense_count(model.config, unit)
-            if count != dense_count:
-                folder.family.keep_groups(model, layer, unit, [origin(group, dense_count) for group in range(count)])
+            dense_count = family.dense_count(model.config, unit)
+            if count != dense_count or (unit == "attention" and exchanged):
+                family.keep_groups(model, layer, unit, [origin(group, dense_count) for group in range(count)])
     _restore_adaptations(model, folder)
 
 

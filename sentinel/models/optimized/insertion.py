@@ -56,7 +56,8 @@ def insert_groups(
         if not family.may_exceed(dense.config, unit) and any(len(g) > n for g, n in zip(layers, counts, strict=True)):
             raise ModelUnsupported(f"A layer of this {dense.config.model_type} model has one {unit} group at most.")
         for layer, groups in enumerate(layers):
-            family.keep_groups(bigger, layer, unit, [origin(group, counts[layer]) for group in groups])
+            if groups != list(range(counts[layer])):  # a layer that is whole stays of its own class
+                family.keep_groups(bigger, layer, unit, [origin(group, counts[layer]) for group in groups])
             places = [groups.index(group) for group in kept[unit][layer]]
             parts = family.parts(bigger, layer, unit)
             shared.update(parameter for part in parts for parameter in _parameters(part))

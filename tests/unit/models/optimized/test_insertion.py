@@ -7,9 +7,11 @@ import torch
 
 from sentinel.errors import ExportImpossible, ModelUnsupported
 from sentinel.models.loaders.load import load_model
+from sentinel.models.loaders.weights import load_weights
 from sentinel.models.optimized.export import export
 from sentinel.models.optimized.insertion import insert_groups
 from sentinel.models.optimized.surgery import apply_removal
+from sentinel.pruning.pruning_module import PruningModule
 from sentinel.spec import PathModel
 from tests.unit.models.conftest import CONFIGS, UNITS, VARIANTS, make_loaded, make_tokenizer, survivors
 
@@ -89,6 +91,32 @@ def test_a_model_with_more_groups_is_saved_and_loaded(variant, tmp_path):
     assert torch.equal(loaded.model(TOKENS).logits, bigger(TOKENS).logits)
     with pytest.raises(ExportImpossible, match="more groups than"):
         export(bigger, make_tokenizer(), form="masked", **arguments)
+
+
+def with_exchanged(variant):
+    """A model whose layer 0 has a new head in the place of a lost one, whose layer 1 got one back; 2 stayed whole."""
+    dense, _, family = make_loaded(variant)
+    heads, neurons = (family.dense_count(dense.config, unit) for unit in UNITS)
+    removed = {"attention": {0: [0], 1: range(min(heads, 2))}, "mlp": {1: range(8)}}
+    new = heads if family.may_exceed(dense.config, "attention") else 0
+    model, kept = copy.deepcopy(dense), survivors(family, dense, removed)
+    apply_removal(model, family, removed)
+    grown = {"attention": {0: [new], 1: [0]}, "mlp": {0: [neurons], 1: [0, 1]}}
+    return dense, family, *insert_groups(model, dense, family, kept=kept, grown=grown)
+
+
+@pytest.mark.parametrize("variant", CONFIGS)
+def test_a_model_with_exchanged_groups_is_saved_and_loaded_by_itself_and_into_its_like(variant, tmp_path):
+    dense, family, model, kept = with_exchanged(variant)
+    form = export(
+        model, make_tokenizer(), family=family, form="auto", dtype="float32", directory=tmp_path / "model", kept=kept
+    )
+    assert form == "remote_code"
+    loaded = load_model(PathModel(path=str(tmp_path / "model")), device="cpu", dtype="float32").model
+    assert torch.equal(loaded(TOKENS).logits, model(TOKENS).logits)
+    alike = PruningModule(dense, family, kept=kept).model
+    load_weights(tmp_path / "model", alike)
+    assert torch.equal(alike(TOKENS).logits, model(TOKENS).logits)
 
 
 def test_a_class_with_one_kv_head_takes_no_second():
