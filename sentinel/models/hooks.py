@@ -8,10 +8,15 @@ from torch import nn
 
 
 @contextmanager
-def outputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect every output of `module` while the context lasts, one per call."""
+def outputs_of(module: nn.Module, *, copied: bool = False) -> Iterator[list[torch.Tensor]]:
+    """Collect every output of `module` while the context lasts, one per call.
+
+    Args:
+        module: Any module.
+        copied: Whether to collect copies, as some classes add to an output in place. Gradients need the output itself.
+    """
     seen: list[torch.Tensor] = []
-    handle = module.register_forward_hook(lambda _, __, output: seen.append(output))
+    handle = module.register_forward_hook(lambda _, __, output: seen.append(output.clone() if copied else output))
     try:
         yield seen
     finally:

@@ -81,12 +81,15 @@ class LayerwisePass:
         self.hidden = [self._call(index, layer, module) for index in range(len(self.hidden))]
 
     def run_to(self, layer: int, module: nn.Module, see: Callable[[int, torch.Tensor], None]) -> None:
-        """Run `layer` up to the input of `module` only, and show `see` the batch's index and that input."""
+        """Run `layer` up to the input of `module` only, and show `see` the batch's index and that input.
+
+        It is (windows, tokens, features).
+        """
         whole = self._family.layers(self._model)[layer]
         for index in range(len(self.hidden)):
             with _stopping_at(module) as caught:
                 self._call(index, layer, whole)
-            see(index, caught[0])
+            see(index, by_window(caught[0], self.hidden[index]))
 
     @torch.no_grad()
     def logits(self) -> Iterator[torch.Tensor]:
@@ -114,6 +117,16 @@ class LayerwisePass:
     def _call(self, index: int, layer: int, module: nn.Module) -> torch.Tensor:
         self._running = index
         return self._calls[index][layer].repeat(module, self.hidden[index])
+
+
+def by_window(features: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """(windows, tokens, features) again, where a class flattened that to (windows · tokens, features).
+
+    Args:
+        features: What a module of a layer got or gave.
+        hidden: The states of the same batch.
+    """
+    return features.reshape(*hidden.shape[:2], features.shape[-1])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from sentinel.models.families.base import UNITS, Site, Unit, output_bias, output_weight, set_output
 from sentinel.models.hooks import inputs_of, outputs_of
 from sentinel.models.optimized.surgery import apply_removal
-from sentinel.pruning.calibration import Calibration, LayerwisePass
+from sentinel.pruning.calibration import Calibration, LayerwisePass, by_window
 from sentinel.pruning.least_squares import SplitSums, refit
 from sentinel.result import LayerCompensation
 
@@ -26,7 +28,7 @@ class UncutLayer:
 
     Attributes:
         hidden: Its input, (windows, tokens, hidden).
-        inputs: Input of each unit's first projections, of the same shape.
+        inputs: Input of each unit's first projections, of the same shape; nothing for an attention without heads.
         outputs: Output of each unit's output projection, of the same shape.
         behind: Its output, of the same shape.
     """
@@ -50,14 +52,30 @@ def cut_layer(calibration: Calibration, layer: int, cut: Cut) -> None:
 def run_uncut(calibration: Calibration, layer: int, uncut: LayerwisePass) -> UncutLayer:
     """Carry `uncut` through a layer that is not cut yet, and remember what it computed."""
     family, model, hidden = calibration.family, calibration.model, uncut.hidden
+    sites = {unit: family.site(model, layer, unit) for unit in UNITS}
     inputs: dict[Unit, list[torch.Tensor]] = {unit: [] for unit in UNITS}
     with ExitStack() as stack:
         for unit, seen in inputs.items():
-            first = family.parts(model, layer, unit)[0].module
-            stack.enter_context(inputs_of(first, seen.append))
-        outputs = {unit: stack.enter_context(outputs_of(family.site(model, layer, unit).output)) for unit in UNITS}
+            stack.enter_context(inputs_of(input_projections(calibration, sites[unit])[0], seen.append))
+        outputs = {unit: stack.enter_context(outputs_of(site.output, copied=True)) for unit, site in sites.items()}
         uncut.run(layer)
-    return UncutLayer(hidden=hidden, inputs=inputs, outputs=outputs, behind=uncut.hidden)
+    return UncutLayer(
+        hidden=hidden,
+        inputs={unit: _by_window(seen, hidden) for unit, seen in inputs.items()},
+        outputs={unit: _by_window(seen, hidden) for unit, seen in outputs.items()},
+        behind=uncut.hidden,
+    )
+
+
+def _by_window(seen: Sequence[torch.Tensor], hidden: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Nothing where nothing was seen: an attention without heads reads no input."""
+    return [by_window(features, states) for features, states in zip(seen, hidden, strict=False)]
+
+
+def input_projections(calibration: Calibration, site: Site) -> list[nn.Module]:
+    """The projections that read the unit's input; norms that groups have slices of are none."""
+    parts = calibration.family.parts(calibration.model, site.layer, site.unit)
+    return [part.module for part in parts[:-1] if isinstance(part.module, nn.Linear | Conv1D)]
 
 
 def least_squares(calibration: Calibration, layer: int, cut: Cut, stream: LayerwisePass) -> Iterator[LayerCompensation]:
@@ -121,7 +139,7 @@ def lack_of_residual(
     if scale is not None:
         targets = [t + (h - s) / scale for t, h, s in zip(targets, uncut.hidden, stream.hidden, strict=True)]
     with ExitStack() as stack:
-        now = {u: stack.enter_context(outputs_of(family.site(model, site.layer, u).output)) for u in earlier}
+        now = {u: stack.enter_context(outputs_of(family.site(model, site.layer, u).output, copied=True)) for u in earlier}
 
         def see(index: int) -> None:
             for unit in earlier:

@@ -17,7 +17,7 @@ from sentinel.models.families.base import UNITS, Site
 from sentinel.models.families.parts import parameter
 from sentinel.models.hooks import inputs_of
 from sentinel.pruning.calibration import Calibration, LayerwisePass
-from sentinel.pruning.compensation import UncutLayer, apply_refit, lack_of, lack_of_residual
+from sentinel.pruning.compensation import UncutLayer, apply_refit, input_projections, lack_of, lack_of_residual
 from sentinel.pruning.least_squares import SplitSums, gram, refit, rows_of
 from sentinel.result import LayerCompensation
 from sentinel.utils.metrics import kl_divergences
@@ -58,7 +58,7 @@ def fit_layer(calibration: Calibration, layer: int, stream: LayerwisePass, uncut
 
 def _map_inputs_back(calibration: Calibration, site: Site, stream: LayerwisePass, uncut: UncutLayer) -> None:
     """W ← W(I + D), with z + D z the best linear guess at the uncut model's input from the cut one's, z."""
-    modules = _input_projections(calibration, site)
+    modules = input_projections(calibration, site)
     sums = SplitSums()
     wanted = uncut.inputs[site.unit]
     stream.run_to(site.layer, modules[0], lambda i, inputs: sums.add(inputs, lack=wanted[i] - inputs, target=wanted[i]))
@@ -216,7 +216,7 @@ def _tuned(calibration: Calibration, layer: int, stream: LayerwisePass) -> list[
         modules
         for site in sites
         if site.num_groups
-        for modules in (_input_projections(calibration, site), [site.output])
+        for modules in (input_projections(calibration, site), [site.output])
     ]
     seconds = _second_moments(stream, layer, [modules[0] for modules in alike])
     return [_Tuned(module, second) for modules, second in zip(alike, seconds, strict=True) for module in modules]
@@ -236,12 +236,6 @@ def _second_moments(stream: LayerwisePass, layer: int, modules: Sequence[nn.Modu
 
 def _add_gram(moment: Tensor, inputs: Tensor) -> None:
     moment += gram(rows_of(inputs))
-
-
-def _input_projections(calibration: Calibration, site: Site) -> list[nn.Module]:
-    """The projections that read the unit's input."""
-    parts = calibration.family.parts(calibration.model, site.layer, site.unit)
-    return [part.module for part in parts[:-1] if isinstance(part.module, nn.Linear | Conv1D)]
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from sentinel.models.evaluation import compare
+from sentinel.models.families import family_of
 from sentinel.models.families.base import UNITS, output_bias, output_weight
 from sentinel.models.hooks import inputs_of, outputs_of
 from sentinel.prune_spec import CompensationName
 from sentinel.pruning.repair import cut_and_compensate
+from tests.unit.models.conftest import CONFIGS, make_model
 from tests.unit.pruning.tiny import CUT, calibrate
 
 CUTS = {
@@ -119,6 +121,32 @@ def test_a_repair_brings_predictions_back(model, windows, compensation):
     plain, _ = cut_copy(model, windows, CUT, None)
     repaired, _ = cut_copy(model, windows, CUT, compensation)
     assert compare(model, repaired, windows).kl_to_dense < 0.8 * compare(model, plain, windows).kl_to_dense
+
+
+@torch.no_grad()
+def layer_output(model, layer, windows):
+    """What a layer of any family makes of the windows."""
+    with outputs_of(family_of(model.config.model_type).layers(model)[layer]) as seen:
+        model(input_ids=windows, use_cache=False)
+    return seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_in_every_family_each_repair_brings_its_layer_nearer(name):
+    """Several windows per batch; the residual stream is nearer where that is the aim than where outputs are."""
+    windows = torch.randint(1, 31, (24, 9), generator=torch.Generator().manual_seed(3))
+    dense = make_model(name).requires_grad_(False)
+    heads = calibrate(dense, windows).sites()[0].num_groups
+    cut = {"attention": {1: range(heads // 2)}, "mlp": {1: range(16)}}
+    wanted = layer_output(dense, 1, windows)
+    errors = [
+        float((layer_output(cut_copy(dense, windows, cut, kind)[0], 1, windows) - wanted).square().sum())
+        for kind in (None, "least_squares", "residual_least_squares", "reconstruction")
+    ]
+    none, least_squares, residual, reconstruction = errors
+    assert least_squares < none
+    assert residual <= 1.02 * least_squares
+    assert reconstruction <= 1.02 * least_squares
 
 
 @pytest.mark.parametrize("compensation", KINDS)
