@@ -19,7 +19,7 @@ def attention_maps(model: PreTrainedModel, family: Family, layers: Sequence[int]
     A map is (batch, query heads, tokens, tokens). Whoever reads an output should take it off the list.
     """
     with _eager_attention(model), ExitStack() as stack:
-        yield [stack.enter_context(_showing_its_map(family.attention(model, layer))) for layer in layers]
+        yield [stack.enter_context(_showing_its_map(family, family.attention(model, layer))) for layer in layers]
 
 
 def group_entropies(attention_BHTT: torch.Tensor, num_groups: int) -> torch.Tensor:
@@ -30,14 +30,14 @@ def group_entropies(attention_BHTT: torch.Tensor, num_groups: int) -> torch.Tens
 
 
 @contextmanager
-def _showing_its_map(attention: nn.Module) -> Iterator[list[Any]]:
+def _showing_its_map(family: Family, attention: nn.Module) -> Iterator[list[Any]]:
     """The attention's outputs, of which the second is the map.
 
     Asked of the whole model, transformers would install hooks that it never removes.
     """
 
     def ask(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, Any]:
-        return arguments, {**keywords, "output_attentions": True}
+        return arguments, family.asking_for_map(keywords)
 
     handle = attention.register_forward_pre_hook(ask, with_kwargs=True)
     try:
@@ -49,9 +49,10 @@ def _showing_its_map(attention: nn.Module) -> Iterator[list[Any]]:
 
 @contextmanager
 def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Not by `set_attn_implementation`, which some classes refuse with no more than a line in the log."""
     usual = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    model.config._attn_implementation = "eager"
     try:
         yield
     finally:
-        model.set_attn_implementation(usual)
+        model.config._attn_implementation = usual

@@ -138,6 +138,10 @@ class Family(ABC):
         """The module that a layer's attention output projection belongs to."""
         return _parent(self.layers(model)[layer], self.parts(model, layer, "attention")[-1].module)[0]
 
+    def asking_for_map(self, keywords: Mapping[str, Any]) -> dict[str, Any]:
+        """What the eager attention is to be called with in the place of `keywords`, to hand out its map, too."""
+        return {**keywords, "output_attentions": True}
+
     def head_dim(self, config: PreTrainedConfig) -> int:
         """Features of one head: explicit, or the hidden size shared out among the query heads."""
         return getattr(config, "head_dim", None) or config.hidden_size // getattr(config, self.heads_key)

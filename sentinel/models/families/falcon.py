@@ -4,9 +4,10 @@ The new decoder architecture has groups of query heads followed by their key and
 heads of query, key and value each, or (`multi_query`) all query heads and then the one key and value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -58,6 +59,13 @@ class FalconFamily(Family):
         attention.num_heads, attention.num_kv_heads = len(keep) * queries, len(keep)
         if model.config.alibi:
             adapt(attention, "KeptAlibi", groups=places(attention, keep), queries=queries)
+
+    def asking_for_map(self, keywords: Mapping[str, Any]) -> dict[str, Any]:
+        """The mask holds ALiBi already; the eager attention would add it a second time."""
+        asking = super().asking_for_map(keywords)
+        if asking["alibi"] is not None:
+            asking["alibi"] = torch.zeros_like(asking["alibi"])
+        return asking
 
     def dense_count(self, config: PreTrainedConfig, unit: Unit) -> int:
         """The old architecture reads one KV head or one per query head, whatever `num_kv_heads` says."""
