@@ -48,7 +48,7 @@ STRATEGIES = (
     StrategyEntry(
         name="entropy",
         summary="Keeps heads that attend to few tokens; heads that spread their attention go first. Attention only.",
-        formula="−mean over rows of Σ_j −a_ij log a_ij, for attention a of head h",
+        formula="ln T − mean over rows of Σ_j −a_ij ln a_ij, for attention a of head h over windows of T tokens",
         source="attention entropy",
         needs=["attention maps"],
         cost="One forward pass over the calibration text, with attention maps.",

@@ -139,7 +139,9 @@ def lack_of_residual(
     if scale is not None:
         targets = [t + (h - s) / scale for t, h, s in zip(targets, uncut.hidden, stream.hidden, strict=True)]
     with ExitStack() as stack:
-        now = {u: stack.enter_context(outputs_of(family.site(model, site.layer, u).output, copied=True)) for u in earlier}
+        now = {
+            u: stack.enter_context(outputs_of(family.site(model, site.layer, u).output, copied=True)) for u in earlier
+        }
 
         def see(index: int) -> None:
             for unit in earlier:

@@ -99,7 +99,8 @@ def allocate(
     if allocation == "global":
         return _global(damages, savings, needed)
     if allocation == "cost":
-        return knapsack(damages, savings, needed)
+        # A group whose loss makes up for another's counts as free, not as a gain: nothing goes that need not.
+        return knapsack([np.maximum.accumulate(damage) for damage in damages], savings, needed)
     assert_never(allocation)
 
 

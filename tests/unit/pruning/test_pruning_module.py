@@ -1,10 +1,14 @@
 import copy
+from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
 
 from sentinel.models.adaptive.gates import Gates
+from sentinel.models.evaluation import count_parameters
 from sentinel.models.hooks import inputs_of
+from sentinel.prune_spec import AllocationName, StrategyName
 from sentinel.pruning.calibration import LayerwisePass
 from sentinel.pruning.pruning_module import PruningModule
 from tests.unit.pruning.tiny import CUT, calibrate, prune
@@ -64,6 +68,22 @@ def test_layer_by_layer_equals_the_whole_model(model, family, windows, monkeypat
     assert all(map(torch.equal, layerwise.hidden, seen))
     layerwise.run(2)
     assert all(map(torch.equal, layerwise.logits(), expected))
+
+
+@pytest.mark.parametrize("allocation", get_args(AllocationName))
+@pytest.mark.parametrize("strategy", get_args(StrategyName))
+def test_a_target_is_met_and_not_passed_by_more_than_a_step(model, family, windows, strategy, allocation):
+    units = ["attention"] if strategy == "entropy" else ["attention", "mlp"]
+    mix = {"wanda": 1, "obs": 2} if strategy == "combined" else None
+    target = {"parameters": int(0.9 * count_parameters(model))}
+    section = prune(strategy=strategy, allocation=allocation, units=units, mix=mix, target=target)
+    module = PruningModule(model, family)
+    calibration = module.calibration(windows, section, seed=0)
+    selection = module.select(calibration, section)
+    choices = module.demand(calibration, section).choices
+    steps = [max(after - before for before, after in pairwise(choice.savings)) for choice in choices]
+    step = sum(steps) if allocation == "uniform" else max(steps)
+    assert selection.goal - step < selection.predicted <= selection.goal
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,12 @@ def test_global_weighs_damage_by_what_it_saves():
     assert select(rankings([3, 9], [2, 9]), [dear, cheap], 1, allocation="global") == [[0], []]
 
 
+def test_cost_takes_no_more_than_is_needed_where_that_would_undo_damage():
+    undone = Ranking(order=[0, 1], damage=torch.tensor([2.0, 1.0], dtype=torch.float64))
+    choices = [singly(2, minimum=0), singly(2, minimum=0)]
+    assert select([undone, rankings([3, 4])[0]], choices, 1, allocation="cost") == [[0], []]
+
+
 def test_cost_is_exact_where_steps_are_not():
     """A second group that costs little hides behind a first that costs much."""
     hidden = Ranking(order=[0, 1], damage=torch.tensor([5.0, 5.0], dtype=torch.float64))

@@ -7,7 +7,7 @@ from sentinel.models.optimized.insertion import origin
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.growth.probe import Gains, Probe
 from sentinel.pruning.pruning_module import PruningModule
-from sentinel.pruning.strategies import entropy
+from sentinel.pruning.strategies.entropy import mean_entropies
 
 # What the dense model's entropies count for beside the gap: so little that they only order what has the same.
 WITHIN = 1e-6
@@ -44,6 +44,6 @@ def _entropies(probe: Probe, module: PruningModule) -> dict[int, dict[int, float
         model=module.model, family=module.family, units=("attention",), windows=probe.windows, seed=probe.seed
     )
     return {
-        site.layer: dict(zip(module.kept["attention"][site.layer], (-ranking.importance()).tolist(), strict=True))
-        for site, ranking in zip(calibration.sites(), entropy.rank(calibration), strict=True)
+        site.layer: dict(zip(module.kept["attention"][site.layer], entropies.tolist(), strict=True))
+        for site, entropies in zip(calibration.sites(), mean_entropies(calibration), strict=True)
     }
