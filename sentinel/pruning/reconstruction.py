@@ -210,7 +210,7 @@ class _Tuned:
 
 
 def _tuned(calibration: Calibration, layer: int, stream: LayerwisePass) -> list[_Tuned]:
-    """The projections of both units, as far as there are groups left."""
+    """The projections of both units, as far as there are groups left and something goes in."""
     sites = [calibration.family.site(calibration.model, layer, unit) for unit in UNITS]
     alike = [
         modules
@@ -219,7 +219,8 @@ def _tuned(calibration: Calibration, layer: int, stream: LayerwisePass) -> list[
         for modules in (input_projections(calibration, site), [site.output])
     ]
     seconds = _second_moments(stream, layer, [modules[0] for modules in alike])
-    return [_Tuned(module, second) for modules, second in zip(alike, seconds, strict=True) for module in modules]
+    heard = [(modules, second) for modules, second in zip(alike, seconds, strict=True) if second.any()]
+    return [_Tuned(module, second) for modules, second in heard for module in modules]
 
 
 def _second_moments(stream: LayerwisePass, layer: int, modules: Sequence[nn.Module]) -> list[Tensor]:

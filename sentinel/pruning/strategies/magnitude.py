@@ -14,7 +14,8 @@ def rank(calibration: Calibration) -> list[Ranking]:
     importance, so only the share within the site is compared across sites.
     """
     scores = (_squares(calibration, site) for site in calibration.sites())
-    return [by_importance(squares / squares.mean()) for squares in scores]
+    tiny = torch.finfo(torch.float64).tiny
+    return [by_importance(squares / squares.mean().clamp_min(tiny)) for squares in scores]
 
 
 def _squares(calibration: Calibration, site: Site) -> torch.Tensor:

@@ -26,8 +26,9 @@ def rank(calibration: Calibration) -> list[Ranking]:
 
 def _rank(site: SiteStatistics) -> Ranking:
     second = site.covariance if site.has_bias else site.second
-    ridge = USUAL_RIDGE * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype, device=second.device)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(second + ridge))
+    ridge = USUAL_RIDGE * second.diagonal().mean() + torch.finfo(torch.float32).tiny  # of a silent site nothing else
+    regularised = second + ridge * torch.eye(len(second), dtype=second.dtype, device=second.device)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(regularised))
     elimination = _Elimination(site.weight, inverse, site.num_groups)
     while elimination.left:
         elimination.remove(1 if elimination.width > 1 else max(TOGETHER, int(TOGETHER_SHARE * elimination.left)))

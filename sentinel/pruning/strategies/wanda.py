@@ -1,5 +1,7 @@
 """Weights times the size of what they are multiplied with."""
 
+import torch
+
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.ranking import Ranking, by_importance
 from sentinel.pruning.strategies.closed_form import SiteStatistics, from_statistics
@@ -12,4 +14,4 @@ def rank(calibration: Calibration) -> list[Ranking]:
 
 def _rank(site: SiteStatistics) -> Ranking:
     scores = site.per_group(site.weight.abs().sum(0) * site.second.diagonal().sqrt())
-    return by_importance(scores / scores.sum())
+    return by_importance(scores / scores.sum().clamp_min(torch.finfo(scores.dtype).tiny))

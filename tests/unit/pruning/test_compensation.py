@@ -14,7 +14,7 @@ from sentinel.models.hooks import inputs_of, outputs_of
 from sentinel.prune_spec import CompensationName
 from sentinel.pruning.repair import cut_and_compensate
 from tests.unit.models.conftest import CONFIGS, make_model
-from tests.unit.pruning.tiny import CUT, calibrate
+from tests.unit.pruning.tiny import CUT, calibrate, silence
 
 CUTS = {
     "attention": {"attention": CUT["attention"]},
@@ -120,6 +120,16 @@ def test_the_residual_stream_is_what_is_brought_back(model, family, windows, cut
 def test_a_repair_brings_predictions_back(model, windows, compensation):
     plain, _ = cut_copy(model, windows, CUT, None)
     repaired, _ = cut_copy(model, windows, CUT, compensation)
+    assert compare(model, repaired, windows).kl_to_dense < 0.8 * compare(model, plain, windows).kl_to_dense
+
+
+@pytest.mark.parametrize("compensation", KINDS)
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_layer_whose_groups_are_silent_is_no_obstacle(model, family, windows, compensation, unit):
+    silence(model, family, 1, unit)
+    plain, _ = cut_copy(model, windows, CUT, None)
+    repaired, records = cut_copy(model, windows, CUT, compensation)
+    assert all(0 <= record.error_after <= record.error_before for record in records)
     assert compare(model, repaired, windows).kl_to_dense < 0.8 * compare(model, plain, windows).kl_to_dense
 
 

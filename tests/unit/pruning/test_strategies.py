@@ -12,7 +12,7 @@ from sentinel.pruning.strategies import STRATEGIES, combined, rank_groups
 from sentinel.pruning.strategies.ablation import WINDOWS
 from sentinel.utils.metrics import kl_divergences
 from tests.unit.models.conftest import make_model
-from tests.unit.pruning.tiny import VOCABULARY, calibrate
+from tests.unit.pruning.tiny import VOCABULARY, calibrate, silence
 
 UNITS_OF = {name: ("attention",) if name == "entropy" else ("attention", "mlp") for name in STRATEGIES}
 
@@ -69,6 +69,21 @@ def test_a_model_that_lost_a_whole_site_is_ranked_like_any_other(model, family, 
     rankings = STRATEGIES[name](calibration)
     assert [len(ranking.order) for ranking in rankings] == [site.num_groups for site in sites]
     assert all(torch.isfinite(ranking.damage).all() for ranking in rankings)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("unit", ["attention", "mlp"])
+def test_silent_groups_go_first(model, family, windows, name, unit):
+    silence(model, family, 1, unit)
+    calibration = calibrated_for(name, model, windows)
+    importances = {
+        (site.unit, site.layer): ranking.importance()
+        for site, ranking in zip(calibration.sites(), STRATEGIES[name](calibration), strict=True)
+    }
+    assert all(torch.isfinite(importance).all() for importance in importances.values())
+    if (unit, 1) in importances and name not in {"random", "learned"}:
+        others = min(float(i.min()) for (kind, layer), i in importances.items() if kind == unit and layer != 1)
+        assert importances[unit, 1].max() <= max(others, 1e-12)
 
 
 def test_entropy_equals_its_definition(model, family, windows):

@@ -6,6 +6,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from sentinel.models.families import family_of
+from sentinel.models.families.base import Family, Unit
 from sentinel.prune_spec import Prune
 from sentinel.pruning.calibration import Calibration
 
@@ -54,6 +55,14 @@ def _sharpen(model: PreTrainedModel) -> PreTrainedModel:
             elif name.endswith("bias"):
                 parameter.normal_(std=0.3)
     return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def silence(model: PreTrainedModel, family: Family, layer: int, unit: Unit) -> None:
+    """Zeros for all of a layer's groups, as the masked form has them for those that were removed."""
+    for part in family.parts(model, layer, unit):
+        for _, value, _ in part.tensors():
+            value.zero_()
 
 
 def calibrate(model: PreTrainedModel, windows: torch.Tensor, *units: str, seed: int = 5) -> Calibration:
