@@ -68,7 +68,7 @@ def share_of_the_way(prune: Prune, calibration: Calibration, *, size: float) -> 
 
 def choice_of(prune: Prune, site: Site, *, dense_count: int, cost: Cost) -> Choice:
     """The levels of one site under a spec's units, blocks and floors."""
-    levels = _levels(prune, site)
+    levels = _levels(prune, site, site.num_groups)
     savings = [float(saving) for saving in cost.savings(site, levels)]
     return Choice(dense_count=dense_count, count=site.num_groups, levels=levels, savings=savings)
 
@@ -103,31 +103,40 @@ def goals_of(
         wanted = int((len(sites) + emptied) * sparsity + 0.5)
         return [Goal(sites=everything, needed=max(0, wanted - emptied))]
     even = prune.allocation == "uniform"
+    whole = [_whole(prune, site, choice.dense_count) for site, choice in zip(sites, choices, strict=True)]
     by_unit: Mapping[Unit, list[int]] = {u: [i for i in everything if sites[i].unit == u] for u in UNITS}
     return [
-        Goal(sites=indices, needed=_needed([choices[i] for i in indices], sparsity, even=even))
+        Goal(
+            sites=indices,
+            needed=_needed([choices[i] for i in indices], [whole[i] for i in indices], sparsity, even=even),
+        )
         for indices in by_unit.values()
         if indices
     ]
 
 
-def _needed(choices: Sequence[Choice], sparsity: float, *, even: bool) -> float:
+def _whole(prune: Prune, site: Site, dense_count: int) -> Choice:
+    """What the site might have lost when nothing was gone yet; it saves groups."""
+    levels = _levels(prune, site, dense_count)
+    return Choice(dense_count=dense_count, count=dense_count, levels=levels, savings=levels)
+
+
+def _needed(choices: Sequence[Choice], whole: Sequence[Choice], sparsity: float, *, even: bool) -> float:
     """Groups of one unit to remove: as many as if every site stopped at the level nearest to the sparsity.
 
-    What sites have lost beyond their share already, the others keep. Where sites need not stay even and groups go
-    singly, or where a site may not lose its share, the number itself.
+    What sites have lost beyond their share already, the others keep, so that as many are left whatever way led there.
+    Where sites need not stay even and groups go singly, or where a site may not lose its share, the number itself.
     """
-    singly = all(list(choice.levels) == list(range(len(choice.levels))) for choice in choices)
-    short = any(choice.wanted(sparsity) > choice.levels[-1] for choice in choices)
-    if not short and (even or not singly):
-        beyond = 0.0 if even else sum(max(0.0, -choice.wanted(sparsity)) for choice in choices)
-        return max(0.0, planned_savings(choices, sparsity) - beyond)
+    singly = all(list(choice.levels) == list(range(len(choice.levels))) for choice in whole)
+    short = any(choice.wanted(sparsity) > choice.levels[-1] for choice in whole)
+    if even and not short:
+        return planned_savings(choices, sparsity)
     dense = sum(choice.dense_count for choice in choices)
-    return max(0, int(dense * sparsity + 0.5) - (dense - sum(choice.count for choice in choices)))
+    wanted = int(dense * sparsity + 0.5) if short or singly else planned_savings(whole, sparsity)
+    return max(0, wanted - (dense - sum(choice.count for choice in choices)))
 
 
-def _levels(prune: Prune, site: Site) -> list[int]:
-    count = site.num_groups
+def _levels(prune: Prune, site: Site, count: int) -> list[int]:
     if site.layer in prune.protected_layers:
         return [0]
     levels = {0}

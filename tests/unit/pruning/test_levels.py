@@ -147,6 +147,27 @@ def test_what_a_layer_has_lost_beyond_its_share_the_others_keep(counts):
     assert abs(4 * 288 - sum(counts) + goal.needed - 0.3 * 4 * 288) <= 4 * 8 / 2
 
 
+@settings(deadline=None, max_examples=100)
+@given(
+    sparsity=st.sampled_from([0.3, 0.5, 0.6]),
+    counts=st.lists(st.sampled_from([172, 180, *range(8, 172, 8)]), min_size=5, max_size=5),
+)
+def test_as_many_are_left_whatever_way_led_there(sparsity, counts):
+    """172 neurons are no whole blocks; one layer may have grown by one."""
+
+    def left(counts):
+        section = prune(units=["mlp"], mlp_block=8, allocation="global", target={"sparsity": sparsity})
+        sites = [
+            Site(unit="mlp", layer=n, num_groups=c, group_width=1, group_parameters=1, output=None)
+            for n, c in enumerate(counts)
+        ]
+        choices = [choice_of(section, site, dense_count=172, cost=GROUPS) for site in sites]
+        (goal,) = goals_of(section, sites, choices, GROUPS, emptied=0, before=0.0, progress=1.0)
+        return sum(counts) - goal.needed
+
+    assert left(counts) == min(sum(counts), left([172] * 5))
+
+
 @pytest.mark.parametrize("sparsity", [0.3, 0.5])
 def test_whole_layers_are_counted_as_such(model, family, windows, sparsity):
     left, _ = selected(model, family, windows, units=["layer"], allocation="global", target={"sparsity": sparsity})
