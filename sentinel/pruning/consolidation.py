@@ -112,7 +112,10 @@ def choose(demand: Demand, found: Sequence[Sequence[Twin]], *, even: bool) -> li
 
 
 def _numbers(demand: Demand, goal: Goal, found: Sequence[Sequence[Twin]], *, even: bool) -> dict[int, int]:
-    """Site → how many go: always the step to a site's next level whose farthest twins are the nearest of all."""
+    """Site → how many go: always the step to a site's next level whose farthest twins are the nearest of all.
+
+    To the next that saves anything by the target, so that nothing goes for nothing.
+    """
     choices, most = demand.choices, {site: len(found[site]) for site in goal.sites}
     if even:
         levels = even_levels([choices[site] for site in goal.sites], goal.needed)
@@ -121,8 +124,10 @@ def _numbers(demand: Demand, goal: Goal, found: Sequence[Sequence[Twin]], *, eve
     while True:
         steps = []
         for site, number in numbers.items():
-            further = next((level for level in choices[site].levels if number < level <= most[site]), None)
-            if further and (saving := choices[site].saving(further) - choices[site].saving(number)) <= left:
+            of_levels = zip(choices[site].levels, choices[site].savings, strict=True)
+            saved = choices[site].saving(number)
+            further, saving = next(((level, s - saved) for level, s in of_levels if s > saved), (0, 0.0))
+            if 0 < further <= most[site] and saving <= left:
                 steps.append((abs(found[site][further - 1].cosine), site, further, saving))
         if not steps:
             return numbers

@@ -54,6 +54,19 @@ def test_what_is_merged_counts_towards_the_goal(model, family, windows, target, 
     assert selection.predicted <= goal * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_what_saves_nothing_by_the_target_stays(model, family, windows, progress):
+    """Neurons hold no keys and values, however alike they are."""
+    make_copy(model, family, "attention", 1, group=2, of=0, factor=0.5)
+    for group in range(1, 18, 2):
+        make_copy(model, family, "mlp", 0, group=group, of=group - 1, factor=0.5)
+    module, calibration = PruningModule(model, family), calibrate(model, windows)
+    target = {"kv_bytes": _share_of_the_cost(module, calibration, "kv_bytes", 0.9)}
+    asked = merging(units=["attention", "mlp"], target=target)
+    done = consolidate(module, calibration, asked, progress=progress)
+    assert done.removed == ({"attention": {1: [2]}} if progress else {})
+
+
 def test_once_the_goal_is_reached_nothing_is_cut(model, family, windows):
     make_copy(model, family, "attention", 1, group=2, of=0, factor=0.5)
     module, calibration = PruningModule(model, family), calibrate(model, windows, "attention")
