@@ -133,13 +133,17 @@ def _plus(sums: Sums | None, *batch: torch.Tensor) -> Sums | None:
 
 
 def refit(sums: SplitSums, *, has_bias: bool) -> Refit:
-    """The least-squares change of a projection: its ridge chosen on the held-out windows, then solved on all."""
+    """The least-squares change of a projection: its ridge chosen on the held-out windows, then solved on all.
+
+    Inputs that do not vary but for rounding have no solution; then the weight stays as it is.
+    """
     fitted, held_out = sums.fitted, sums.held_out
     assert fitted is not None  # noqa: S101 - the first window is never held out
     everything = fitted if held_out is None else fitted + held_out
-    ridge = USUAL_RIDGE if held_out is None else _best_ridge(fitted, held_out, has_bias=has_bias)
+    ridges = [USUAL_RIDGE] if held_out is None else _best_ridges(fitted, held_out, has_bias=has_bias)
     whole = everything.centred() if has_bias else everything
-    change = _solve(whole, ridge)
+    solutions = ((solution, ridge) for ridge in ridges if (solution := _solve(whole, ridge)) is not None)
+    change, ridge = next(solutions, (torch.zeros_like(whole.xe.T), max(RIDGES)))
     scale = max(everything.tt, torch.finfo(torch.float64).tiny)
     return Refit(
         weight=change,
@@ -150,18 +154,28 @@ def refit(sums: SplitSums, *, has_bias: bool) -> Refit:
     )
 
 
-def _best_ridge(fitted: Sums, held_out: Sums, *, has_bias: bool) -> float:
+def _best_ridges(fitted: Sums, held_out: Sums, *, has_bias: bool) -> list[float]:
+    """The ridges with which there is a solution, the best on the held-out tokens first."""
     train, test = (fitted.centred(), held_out.centred()) if has_bias else (fitted, held_out)
-    return min(RIDGES, key=lambda share: _error(test, _solve(train, share)))
+    errors: dict[float, float] = {}
+    for share in RIDGES:
+        solution = _solve(train, share)
+        if solution is not None:
+            errors[share] = _error(test, solution)
+    return sorted(errors, key=lambda share: errors[share])
 
 
-def _solve(sums: Sums, share: float) -> torch.Tensor:
-    """(Σ x xᵀ + λI)⁻¹ Σ x Eᵀ, transposed: (out, in). λ is `share` of the mean diagonal."""
+def _solve(sums: Sums, share: float) -> torch.Tensor | None:
+    """(Σ x xᵀ + λI)⁻¹ Σ x Eᵀ, transposed: (out, in). λ is `share` of the mean diagonal.
+
+    None where λ is less than what rounding makes of sums of inputs whose mean is far above what they vary by.
+    """
     if not len(sums.xx):
         return sums.xe.T
     ridge = share * sums.xx.diagonal().mean() + torch.finfo(torch.float32).tiny
     regularised = sums.xx + ridge * torch.eye(len(sums.xx), dtype=sums.xx.dtype, device=sums.xx.device)
-    return torch.cholesky_solve(sums.xe, torch.linalg.cholesky(regularised)).T
+    factor, failed = torch.linalg.cholesky_ex(regularised)
+    return None if failed else torch.cholesky_solve(sums.xe, factor).T
 
 
 def _error(sums: Sums, change: torch.Tensor) -> float:

@@ -50,6 +50,23 @@ def test_reported_errors_are_the_measured_ones(data, has_bias):
     assert (repair.bias is not None) == has_bias
 
 
+@pytest.mark.parametrize("windows", [8, 2])
+@pytest.mark.parametrize("spread", [1e-2, 0.0])
+def test_inputs_far_from_zero_that_hardly_vary_are_refitted_as_well_as_rounding_lets(spread, windows):
+    """Centred, their sums have eigenvalues below zero; two windows are too few to hold one out."""
+    generator = torch.Generator().manual_seed(3)
+    means = 3 + torch.rand(64, generator=generator)
+    inputs = means + spread * torch.randn(windows, 20, 4, generator=generator) @ torch.randn(4, 64, generator=generator)
+    lack = inputs @ torch.randn(64, 5, generator=generator) + 1
+    sums = sums_of(inputs, lack, lack)
+    assert torch.linalg.eigvalsh(sums.fitted.centred().xx)[0] < 0
+    repair = refit(sums, has_bias=True)
+    after = float(left_over(repair, inputs, lack).square().sum() / lack.double().square().sum())
+    assert 0 <= repair.error_after < 1e-3 * repair.error_before
+    assert after < 1e-3
+    assert repair.weight.isfinite().all()
+
+
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_a_refit_comes_close_to_the_best_linear_fit(data, has_bias):
     inputs, lack, target = (part.flatten(0, 1).double() for part in data)
