@@ -73,7 +73,7 @@ def select(
     levels = allocate(rankings, choices, needed, allocation=allocation)
     removed = [ranking.order[: choice.levels[i]] for ranking, choice, i in zip(rankings, choices, levels, strict=True)]
     rows = [ranking.rows for ranking in rankings if ranking.rows is not None]
-    if len(rows) == len(rankings):
+    if rows and len(rows) == len(rankings):
         removed = swap_pairs(rows, removed)
     return [sorted(groups) for groups in removed]
 

@@ -67,6 +67,8 @@ def measure_signals(model: PreTrainedModel, family: Family, windows: Tensor) -> 
     """
     windows = windows[:WINDOWS]
     sites = [site for site in family.sites(model, ["attention"]) if site.num_groups]
+    if not sites:
+        return Signals(importance={}, entropy={}, utilisation={}, gradient_norm={}, gate={})
     sums = [_Sums(site) for site in sites]
     layers = [site.layer for site in sites]
     with torch.enable_grad(), ExitStack() as stack:

@@ -44,7 +44,9 @@ STRATEGIES: Mapping[ScoreName, Strategy] = MappingProxyType(
 def rank_groups(
     calibration: Calibration, strategy: StrategyName, *, mix: Mapping[ScoreName, float] | None = None
 ) -> list[Ranking]:
-    """Rank the groups of every site; `mix` weighs the strategies that `combined` combines."""
+    """Rank the groups of every site; `mix` weighs the strategies that `combined` combines. Without groups, nothing."""
+    if not calibration.sites():
+        return []
     if strategy == "combined":
         opinions = [(weight, STRATEGIES[name](calibration)) for name, weight in (mix or {}).items()]
         return combined.mix(opinions, calibration.sites())

@@ -189,6 +189,17 @@ def test_whole_layers_go_over_several_cuts(family, model, windows):
         assert sum(not groups for layers in module.kept.values() for groups in layers) == gone
 
 
+@pytest.mark.parametrize("search", [None, {"evaluations": 20, "windows": 4}])
+def test_a_cut_behind_the_last_one_finds_nothing(family, model, windows, search):
+    module = PruningModule(model, family)
+    section = prune(units=["layer"], allocation="global", strategy="obs", target={"sparsity": 0.99}, search=search)
+    for gone in (6, 6):
+        calibration = module.calibration(windows, section, seed=0)
+        selection = module.select(calibration, section)
+        module.cut(calibration, selection.cut, compensation="reconstruction")
+        assert sum(not groups for layers in module.kept.values() for groups in layers) == gone
+
+
 @pytest.mark.parametrize("before", [0.0, 0.5, 1.0])
 def test_a_target_that_is_a_cost_is_approached_by_shares(before):
     section = prune(units=["attention"], target={"parameters": 40})

@@ -72,6 +72,13 @@ def test_a_model_that_lost_a_whole_site_is_ranked_like_any_other(model, family, 
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
+def test_a_model_that_lost_everything_has_nothing_to_rank(model, family, windows, name):
+    for site in family.sites(model):
+        family.keep_groups(model, site.layer, site.unit, [])
+    assert rank_groups(calibrated_for(name, model, windows), name) == []
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("unit", ["attention", "mlp"])
 def test_silent_groups_go_first(model, family, windows, name, unit):
     silence(model, family, 1, unit)

@@ -1,12 +1,14 @@
 """Each signal against its definition, on models of two families; the model is left as it was."""
 
+from typing import get_args
+
 import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
 from sentinel.models.adaptive.adaptive_model import AdaptiveModel
 from sentinel.models.adaptive.gates import Gates
-from sentinel.models.adaptive.signals import WINDOWS, measure_signals, signals_of
+from sentinel.models.adaptive.signals import WINDOWS, SignalName, measure_signals, signals_of
 from sentinel.models.families.base import output_weight
 from sentinel.models.hooks import inputs_of
 from sentinel.result import CycleRecord
@@ -94,6 +96,13 @@ def test_a_layer_that_is_closed_or_empty_has_no_share_to_divide(loaded, tokens):
     assert signals.utilisation[0] == (0, 0, 0, 0)
     assert list(signals.importance) == [0, 2]
     assert sum(signals.utilisation[2]) == pytest.approx(1)
+
+
+def test_without_any_attention_there_is_nothing_to_measure(loaded, tokens):
+    model, family = loaded
+    for layer in range(3):
+        family.keep_groups(model, layer, "attention", [])
+    assert measure_signals(model, family, tokens).by_name() == {name: {} for name in get_args(SignalName)}
 
 
 def test_every_family_is_measured(variant, tokens):
