@@ -77,7 +77,7 @@ def export(
     counts = {unit: family.counts(model, unit) for unit in UNITS}
     if {unit: [len(groups) for groups in layers] for unit, layers in kept.items()} != counts:
         raise ValueError(f"The model has {counts} groups per layer; `kept` names others.")
-    used = resolve_form(model.config, counts, form)
+    used = _form_of(model, family, counts, form)
     config = _stock_config(model.config, counts) if used == "stock" else _copy(model.config)
     state = _masked_state(model, family, kept) if used == "masked" else model.state_dict()
     unfinished = directory.with_name(f"{directory.name}.unfinished")
@@ -93,6 +93,20 @@ def export(
     _write_config(unfinished, config, fields)
     _publish(unfinished, directory)
     return used
+
+
+def _form_of(model: PreTrainedModel, family: Family, counts: Counts, form: RequestedForm) -> Form:
+    """`resolve_form` of a model that may have exchanged heads whose places matter, which no stock class knows of."""
+    used = resolve_form(model.config, counts, form)
+    places = list(range(family.dense_count(model.config, "attention")))
+    moved = [i for i, of in enumerate(family.layers(model)) if adaptations.groups_in(of) not in (None, places)]
+    if used != "stock" or not moved:
+        return used
+    if form == "stock":
+        raise ExportImpossible(
+            f"The heads of the layers {moved} come from other places than a stock {model.config.model_type} gives them."
+        )
+    return "remote_code"
 
 
 def _stock_config(config: PreTrainedConfig, counts: Counts) -> PreTrainedConfig:

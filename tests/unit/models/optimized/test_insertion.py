@@ -119,6 +119,24 @@ def test_a_model_with_exchanged_groups_is_saved_and_loaded_by_itself_and_into_it
     assert torch.equal(alike(TOKENS).logits, model(TOKENS).logits)
 
 
+@pytest.mark.parametrize("variant", ["falcon-alibi", "olmo2-gqa", "llama-gqa"])
+def test_heads_whose_places_matter_are_not_exported_as_stock_after_an_exchange(variant, tmp_path):
+    dense, _, family = make_loaded(variant)
+    heads = family.dense_count(dense.config, "attention")
+    removed = {"attention": {0: [0]}}
+    model, kept = copy.deepcopy(dense), survivors(family, dense, removed)
+    apply_removal(model, family, removed)
+    model, kept = insert_groups(model, dense, family, kept=kept, grown={"attention": {0: [heads]}})
+    arguments = {"family": family, "dtype": "float32", "directory": tmp_path / "model", "kept": kept}
+    form = export(model, make_tokenizer(), form="auto", **arguments)
+    assert form == ("stock" if variant == "llama-gqa" else "remote_code")
+    loaded = load_model(PathModel(path=str(tmp_path / "model")), device="cpu", dtype="float32").model
+    assert torch.equal(loaded(TOKENS).logits, model(TOKENS).logits)
+    if form == "remote_code":
+        with pytest.raises(ExportImpossible, match=r"layers \[0\] come from other places"):
+            export(model, make_tokenizer(), form="stock", **arguments)
+
+
 def test_a_class_with_one_kv_head_takes_no_second():
     with pytest.raises(ModelUnsupported, match="one attention group at most"):
         with_more_than_ever("falcon-multi-query")
