@@ -6,10 +6,11 @@ nothing of specs, nor how much a document may hold.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Never
+from typing import Any, Never, TypeVar
 
 import yaml
 
+T = TypeVar("T")
 LARGEST_INTEGER = 2**63 - 1
 
 
@@ -19,6 +20,12 @@ class NotPlain(ValueError):
 
 class PlainLoader(yaml.CSafeLoader):
     """Reads of YAML what a document may hold, and names what it may not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's signature
+        """A mapping, in which `<<` may stand several times."""
+        names = [name for name, _ in node.value if isinstance(name, yaml.ScalarNode) and name.value != "<<"]
+        unique([(name.value, name) for name in names])
+        return super().construct_mapping(node, deep)
 
     def read_int(self, node: yaml.ScalarNode) -> int:
         """A whole number."""
@@ -44,6 +51,20 @@ def _refuse_base_60(node: yaml.ScalarNode) -> None:
     """YAML 1.1 reads 1:20:30 to base 60, which nobody means, at a cost that is quadratic in the number of parts."""
     if ":" in node.value:
         raise NotPlain(f"{node.value} is a number to base 60; write it to base 10, or in quotes")
+
+
+def unique(pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
+    """The mapping of so many fields. YAML and JSON readers would take the last of two of one name without a word.
+
+    Raises:
+        NotPlain: Two have one name.
+    """
+    document: dict[str, T] = {}
+    for name, value in pairs:
+        if name in document:
+            raise NotPlain(f"the field {name!r} stands twice in one mapping")
+        document[name] = value
+    return document
 
 
 def read_yaml(text: str) -> Any:  # noqa: ANN401 - whatever it says

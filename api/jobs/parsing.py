@@ -13,7 +13,7 @@ from typing import Any, Never
 
 import yaml
 
-from sentinel.plain import PlainLoader, parts
+from sentinel.plain import PlainLoader, parts, unique
 
 DEEPEST = 32
 MOST_VALUES = 1000  # a spec has some hundred, a sweep 500 points at most
@@ -46,7 +46,7 @@ def parse(media_type: str, text: bytes) -> Any:  # noqa: ANN401 - whatever was s
 def _parse_json(text: str) -> Any:  # noqa: ANN401 - whatever was sent
     # Parsing holds up every other request, so what can only be values is not parsed.
     _check_size(0, text.count(",") // COMMAS_OF_PROSE)
-    return json.loads(text, parse_constant=_refuse_constant)
+    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=unique)
 
 
 def _refuse_constant(name: str) -> Never:

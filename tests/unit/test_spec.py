@@ -146,6 +146,9 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
         ("name: 2026-13-45", "2026-13-45 is a date; write it in quotes"),
         ("seed: .inf", "inf is no number of JSON"),
         ("1: x", "names of fields must be text"),
+        ("heal: null\nprune: {}\nheal: {steps: 9}", "the field 'heal' stands twice"),
+        ('{"prune": {"cycles": 1, "cycles": 2}}', "the field 'cycles' stands twice"),
+        ("[a]: x", "unhashable key"),
         ("a: !!set {x}", "neither text, number"),
         ("a: &a {b: *a}", "nested without end"),
     ],
@@ -154,6 +157,12 @@ def test_a_file_with_values_that_no_document_has_is_refused(tmp_path, text, mess
     (tmp_path / "spec.yaml").write_text(text)
     with pytest.raises(SpecInvalid, match=message):
         load_document(tmp_path / "spec.yaml")
+
+
+def test_mappings_of_a_file_may_be_merged(tmp_path):
+    text = "one: &one {a: 1, b: 1}\nother: &other {c: 3}\nboth: {<<: *one, <<: *other, b: 2}"
+    (tmp_path / "spec.yaml").write_text(text)
+    assert load_document(tmp_path / "spec.yaml")["both"] == {"a": 1, "b": 2, "c": 3}
 
 
 def test_flags_say_every_part_of_prune():

@@ -357,6 +357,12 @@ def test_a_document_of_very_many_values(media_type):
         parse(media_type, f"[{'0,' * (most - 1)}0]".encode())
 
 
+@pytest.mark.parametrize("media_type", PARSERS)
+def test_a_field_that_stands_twice(media_type):
+    with pytest.raises(Unparsable, match="the field 'steps' stands twice"):
+        parse(media_type, b'{"heal": {"steps": 1, "steps": 2}}')
+
+
 @pytest.mark.parametrize("value", ["1:30", "1:30:15", "-1:30.5", "190:20:30.15", "!!int 1:30", "!!float 1:30"])
 def test_a_number_to_base_60(value):
     with pytest.raises(Unparsable, match="base 60"):
