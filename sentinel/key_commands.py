@@ -15,7 +15,7 @@ from sentinel.showing import show, show_new_secret
 group = typer.Typer(help="Manage the keys of your tenant.", no_args_is_help=True)
 
 NONE = "none"
-LONGEST_DAYS = 36_500  # as the service has it
+LONGEST_DAYS = 36_500  # behind a century, dates come to their end
 KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Id of the key: the middle part of `sntl_<id>_<secret>`.")]
 OfKey = Annotated[str | None, typer.Option("--key", metavar="KEY", help="Only of this key.")]
 Rate = Annotated[str | None, typer.Option("--rate", help="Requests, like 600/minute; `none` as the service has it.")]

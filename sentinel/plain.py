@@ -11,6 +11,7 @@ from typing import Any, Never, TypeVar
 import yaml
 
 T = TypeVar("T")
+LONGEST_SHOWN = 64  # characters of a name
 LARGEST_INTEGER = 2**63 - 1
 
 
@@ -54,7 +55,7 @@ def _refuse_base_60(node: yaml.ScalarNode) -> None:
 
 
 def unique(pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
-    """The mapping of so many fields. YAML and JSON readers would take the last of two of one name without a word.
+    """The mapping of so many fields. YAML and JSON let a name stand twice; readers differ in which one they take.
 
     Raises:
         NotPlain: Two have one name.
@@ -62,7 +63,7 @@ def unique(pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
     document: dict[str, T] = {}
     for name, value in pairs:
         if name in document:
-            raise NotPlain(f"the field {name!r} stands twice in one mapping")
+            raise NotPlain(f"the field {name[:LONGEST_SHOWN]!r} stands twice in one mapping")
         document[name] = value
     return document
 

@@ -7,11 +7,12 @@ the file holds, so what it claims costs nothing.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sentinel.errors import ModelInvalid
+from sentinel.plain import unique
 
 # A hundred thousand tensors; the format itself allows four times as much.
 LARGEST_HEADER_BYTES = 25_000_000
@@ -56,18 +57,10 @@ def _tensors(file: Path) -> dict[str, Stored]:
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         if length > min(LARGEST_HEADER_BYTES, size - _LENGTH_BYTES):
             raise ValueError(f"it declares {length} bytes, of a file of {size}")
-        document = json.loads(stream.read(length), object_pairs_hook=_unique)
+        document = json.loads(stream.read(length), object_pairs_hook=unique)
     tensors = {name: _stored(name, entry) for name, entry in document.items() if name != _METADATA}
     _check_places(tensors, size - _LENGTH_BYTES - length)
     return tensors
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a name stand twice; readers differ in which one they take."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("it has the same name twice")
-    return found
 
 
 def _stored(name: str, entry: Mapping[str, Any]) -> Stored:

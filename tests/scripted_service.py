@@ -47,6 +47,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def refusal(status, code, detail, *, next_step="Wait.", headers=(), **more):
+    """The service's own word for why not, as a problem document."""
+    problem = {"status": status, "code": code, "detail": detail, "next_step": next_step, "request_id": "r", **more}
+    return reply(problem, status=status, headers=headers, media_type="application/problem+json")
+
+
 def reply(document, *, status=200, headers=(), media_type="application/json"):
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
 

@@ -149,7 +149,7 @@ class Attempt:
             raise
         except DiskFull as full:
             return self._failure(AttemptFailed(full.as_dict()))
-        except Exception as error:
+        except Exception as error:  # else the job would wait for its lease to run out, and nobody knew why
             logger.exception("the attempt broke")
             return self._failure(AttemptFailed(AttemptBroken(error).as_dict()))
 

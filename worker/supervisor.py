@@ -175,7 +175,7 @@ class Supervisor:
         while not self._draining.wait(self._settings.heartbeat_s):
             try:
                 self._look()
-            except Exception:
+            except Exception:  # a worker without a patrol would seem dead and still run jobs
                 logger.exception("a look for work failed; looking again later")
         try:
             with self._database.transaction() as session:
@@ -200,5 +200,5 @@ class Supervisor:
     def _run_queue_unasked(self) -> None:
         try:
             self.run_queue()
-        except Exception:
+        except Exception:  # the next look comes with the next heartbeat
             logger.exception("a look for work ended")

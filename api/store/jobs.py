@@ -306,7 +306,8 @@ def cancel(session: Session, job: Job, *, grace_s: float) -> bool:
     """`request_cancel` of a job that the caller has locked; whether that changes anything if it is to stop already."""
     if job.state == State.CANCELLING:
         hastened = job.grace_s is None or grace_s < job.grace_s
-        job.grace_s = grace_s if hastened else job.grace_s
+        if hastened:
+            job.grace_s = grace_s
         return hastened
     if job.state in LEASED:
         move(session, job, State.CANCELLING, reason="cancel requested", grace_s=grace_s)

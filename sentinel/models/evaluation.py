@@ -42,7 +42,7 @@ def mean_loss(model: PreTrainedModel, windows: torch.Tensor, *, most: int | None
     """Nats per token on (windows, sequence_length) tokens; every position but the first of a window counts.
 
     Args:
-        model: Of any type.
+        model: A causal language model, in whichever mode.
         windows: On its device.
         most: Tokens that go through it at once, as `token_batches` says.
 
@@ -50,12 +50,12 @@ def mean_loss(model: PreTrainedModel, windows: torch.Tensor, *, most: int | None
         LossNotFinite: It is infinite or not a number.
     """
     total = 0.0
-    for batch in token_batches(windows, most=most):
-        with without_dropout(model):
+    with without_dropout(model):
+        for batch in token_batches(windows, most=most):
             logits = model(input_ids=batch, use_cache=False).logits
-        # Window by window, here and below: each step on logits takes as much memory as they do.
-        losses = [next_token_losses(*window) for window in _by_window(logits, batch)]
-        total += float(torch.cat(losses).double().sum())
+            # Window by window, here and below: each step on logits takes as much memory as they do.
+            losses = [next_token_losses(*window) for window in _by_window(logits, batch)]
+            total += float(torch.cat(losses).double().sum())
     return _finite(total / _predicted_tokens(windows))
 
 
@@ -72,18 +72,18 @@ def compare(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tens
 def compare_windows(dense: PreTrainedModel, pruned: PreTrainedModel, windows: torch.Tensor) -> torch.Tensor:
     """The same of each window: float64 (windows, 4), in the order in which `Comparison` names them."""
     rows = []
-    for batch in token_batches(windows):
-        with without_dropout(dense, pruned):
+    with without_dropout(dense, pruned):
+        for batch in token_batches(windows):
             dense_logits = dense(input_ids=batch, use_cache=False).logits
             pruned_logits = pruned(input_ids=batch, use_cache=False).logits
-        for dense_window, pruned_window, tokens in _by_window(dense_logits, pruned_logits, batch):
-            terms = (
-                next_token_losses(dense_window, tokens),
-                next_token_losses(pruned_window, tokens),
-                kl_divergences(dense_window, pruned_window),
-                agreements(dense_window, pruned_window),
-            )
-            rows.append(torch.stack([term.double().mean() for term in terms]))
+            for dense_window, pruned_window, tokens in _by_window(dense_logits, pruned_logits, batch):
+                terms = (
+                    next_token_losses(dense_window, tokens),
+                    next_token_losses(pruned_window, tokens),
+                    kl_divergences(dense_window, pruned_window),
+                    agreements(dense_window, pruned_window),
+                )
+                rows.append(torch.stack([term.double().mean() for term in terms]))
     return torch.stack(rows)
 
 

@@ -21,7 +21,7 @@ def telling_full_disk() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # which class it is says nothing: see above
         if shortage(error) is None:
             raise
         raise DiskFull(f"No space is left: {error}") from error

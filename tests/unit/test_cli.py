@@ -4,12 +4,12 @@ import errno
 import io
 import json
 import sys
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 
-from sentinel import cli
-from tests.scripted_service import JOB, announcing, reply
+from tests.commands import call
+from tests.scripted_service import JOB, announcing, refusal, reply
 
 SERVED_NOWHERE = ("--url", "http://127.0.0.1:1", "--api-key", "sntl_key")
 
@@ -21,25 +21,18 @@ def command(tmp_path, monkeypatch, capsys):
     for name in ("SENTINEL_URL", "SENTINEL_API_KEY", "SENTINEL_HOME"):
         monkeypatch.delenv(name, raising=False)
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sentinel", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return SimpleNamespace(code=ended.value.code or 0, out=printed.out, err=printed.err)
-
-    return call
+    return partial(call, monkeypatch, capsys)
 
 
 @pytest.fixture
 def error(command):
     """Call `sentinel … --json`, which must fail as the last line says."""
 
-    def call(*arguments):
+    def fail(*arguments):
         failed = command(*arguments, "--json")
         return failed.code, json.loads(failed.out.splitlines()[-1])["error"]
 
-    return call
+    return fail
 
 
 @pytest.mark.parametrize(
@@ -65,14 +58,7 @@ def test_a_key_from_a_secret_that_ends_a_line_is_taken(command, server, monkeypa
 
 
 def test_a_quota_that_is_used_up_is_told_as_the_service_says_it(error, server):
-    problem = {
-        "status": 429,
-        "code": "rate_exceeded",
-        "detail": "600 in a minute are enough.",
-        "next_step": "Come again in an hour.",
-        "request_id": "r",
-    }
-    server.script = [reply(problem, status=429, headers=[("Retry-After", "3600")])]
+    server.script = [refusal(429, "rate_exceeded", "600 in a minute are enough.", headers=[("Retry-After", "3600")])]
     url = f"http://127.0.0.1:{server.server_port}"
     code, told = error("get", "job_1", "--url", url, "--api-key", "sntl_key")
     assert code == 4

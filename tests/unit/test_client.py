@@ -15,7 +15,7 @@ from sentinel.errors import SpecInvalid
 from sentinel.replies import Job
 from sentinel.service_calls import ServiceCalls
 from sentinel.transport import AnswerNotUnderstood, ServiceRefused, ServiceUnreachable
-from tests.scripted_service import JOB, event, hang_up, reply, stream
+from tests.scripted_service import JOB, event, hang_up, refusal, reply, stream
 
 
 def test_a_dropped_connection_and_a_busy_service_are_tried_again_with_one_idempotency_key(server, client):
@@ -28,14 +28,7 @@ def test_a_dropped_connection_and_a_busy_service_are_tried_again_with_one_idempo
 
 
 def test_patience_ends_before_a_pause_that_the_service_asks_for(server, client):
-    problem = {
-        "status": 503,
-        "code": "unready",
-        "detail": "Its database rests.",
-        "next_step": "Wait.",
-        "request_id": "r",
-    }
-    server.script = [reply(problem, status=503, headers=[("Retry-After", "60")])]
+    server.script = [refusal(503, "unready", "Its database rests.", headers=[("Retry-After", "60")])]
     with pytest.raises(ServiceUnreachable, match="Its database rests"):
         client.get("job_1")
     assert len(server.asked) == 1
@@ -43,15 +36,8 @@ def test_patience_ends_before_a_pause_that_the_service_asks_for(server, client):
 
 def test_a_refusal_carries_the_problem_and_every_mistake(server, client):
     mistake = {"pointer": "/prune", "code": "missing", "message": "Field required"}
-    problem = {
-        "status": 422,
-        "code": "spec_invalid",
-        "detail": "The spec has 1 mistake(s).",
-        "next_step": "Correct it.",
-        "request_id": "r",
-        "errors": [mistake],
-    }
-    server.script = [reply(problem, status=422, media_type="application/problem+json")]
+    detail = "The spec has 1 mistake(s)."
+    server.script = [refusal(422, "spec_invalid", detail, next_step="Correct it.", errors=[mistake])]
     with pytest.raises(ServiceRefused, match="/prune: Field required") as refused:
         client.submit({})
     assert refused.value.problem.code == "spec_invalid"
@@ -78,14 +64,9 @@ def test_what_no_json_text_has_is_not_sent(server, client, call, value):
 
 
 def test_a_quota_that_stays_used_up_is_a_refusal(server, client):
-    problem = {
-        "status": 429,
-        "code": "quota_exceeded",
-        "detail": "The key has had its hours of this month.",
-        "next_step": "Wait for the next month.",
-        "request_id": "r",
-    }
-    server.script = [reply(problem, status=429, headers=[("Retry-After", "86400")])]
+    detail, next_step = "The key has had its hours of this month.", "Wait for the next month."
+    later = [("Retry-After", "86400")]
+    server.script = [refusal(429, "quota_exceeded", detail, next_step=next_step, headers=later)]
     with pytest.raises(ServiceRefused, match="its hours of this month") as refused:
         client.submit({})
     assert refused.value.problem.code == "quota_exceeded"

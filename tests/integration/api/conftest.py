@@ -3,15 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -27,7 +26,7 @@ from api.store.files import NewArtifact
 from api.store.keys import create_key
 from api.store.models import ArtifactKind
 from api.store.storage import Storage, attempt_prefix
-from sentinel import cli
+from tests.commands import call
 
 SPEC = {"name": "small", "model": "builtin/gpt2", "prune": {"target": {"sparsity": 0.25}}}
 CHECKPOINT = MappingProxyType({"checkpoint/config.json": b"{}\n", "checkpoint/model.safetensors": b"weights"})
@@ -197,14 +196,7 @@ def environment(service, monkeypatch, tmp_path):
 def command(environment, capsys):
     """Run a command; its exit code and what it printed."""
 
-    def run(*arguments):
-        environment.setattr(sys, "argv", ["sentinel", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return SimpleNamespace(code=ended.value.code or 0, out=printed.out, err=printed.err)
-
-    return run
+    return partial(call, environment, capsys)
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ HEADERS = {
     "a shape of words": ({"a": tensor(0, 8, shape=("2",))}, "no whole number"),
     "another type": ({"a": tensor(0, 8, dtype="F64")}, "takes 8 bytes"),
     "an unknown type": ({"a": tensor(0, 8, dtype="PICKLE")}, "PICKLE"),
-    "the same name twice": (TWICE, "same name twice"),
+    "the same name twice": (TWICE, "stands twice"),
     "no object": ("[]", "items"),
     "too deep": ("[" * 100_000, "recursion"),
 }
