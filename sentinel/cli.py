@@ -92,7 +92,7 @@ class Interrupted(SentinelError):
 
     code = "interrupted"
     fault = Fault.USER
-    next_step = "What was submitted goes on; what ran here goes on with --resume."
+    next_step = "What was submitted goes on; what ran here goes on with --resume, if it had saved a state."
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What is needed to ask a service anything: its address, a key, and paths on it.
+"""What is needed to ask a service anything: its address, a key, paths on it, and what a request is known by.
 
 Checked before anything is sent: what cannot be right is not worth trying again, and an error of the HTTP library would
 quote the key.
@@ -12,6 +12,8 @@ from sentinel.errors import Fault, SentinelError
 
 # Ids and keys are of these letters, and so are the names in paths.
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
+# As the service takes it.
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
 class AddressInvalid(SentinelError):
@@ -28,6 +30,14 @@ class KeyInvalid(SentinelError):
     code = "key_invalid"
     fault = Fault.USER
     next_step = "Copy the whole key again, `sntl_…`, without quotes or anything behind it."
+
+
+class IdempotencyKeyInvalid(SentinelError):
+    """No request can be known by this."""
+
+    code = "idempotency_key_invalid"
+    fault = Fault.USER
+    next_step = "Take 1 to 255 visible ASCII characters, without blanks; a UUID does."
 
 
 class IdInvalid(SentinelError):
@@ -64,6 +74,17 @@ def bearer(api_key: str) -> dict[str, str]:
     if not _WORD.fullmatch(key):
         raise KeyInvalid("The API key has characters that no key has." if key else "The API key is empty.")
     return {"Authorization": f"Bearer {key}"}
+
+
+def known_by(idempotency_key: str) -> dict[str, str]:
+    """The header that tells a request which is sent again from a new one.
+
+    Raises:
+        IdempotencyKeyInvalid: It is empty, too long, or has characters that a header has not.
+    """
+    if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        raise IdempotencyKeyInvalid(f"{idempotency_key[:40]!r} is no idempotency key.")
+    return {"Idempotency-Key": idempotency_key}
 
 
 def path_of(*names: str | int) -> str:

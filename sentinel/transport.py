@@ -19,6 +19,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
+from sentinel.endpoint import known_by
 from sentinel.errors import Fault, SentinelError
 from sentinel.replies import Page, Problem
 
@@ -129,8 +130,12 @@ class Session:
     async def make(
         self, reply: type[Reply], path: str, *, key: str | None, json: object = None, **query: object
     ) -> Reply:
-        """What was made: one thing for each idempotency key, of which None makes a new one."""
-        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        """What was made: one thing for each idempotency key, of which None makes a new one.
+
+        Raises:
+            IdempotencyKeyInvalid: No request can be known by this key.
+        """
+        headers = known_by(uuid.uuid4().hex if key is None else key)
         return understood(reply, await self.request("POST", path, json=json, params=_said(query), headers=headers))
 
     async def make_once(self, reply: type[Reply], path: str, *, json: object = None, **query: object) -> Reply:

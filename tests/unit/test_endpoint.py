@@ -1,9 +1,9 @@
-"""What cannot be an address, a key or an id is told at once, and a key is never told."""
+"""What cannot be an address, a key, an idempotency key or an id is told at once, and a key is never told."""
 
 import pytest
 
 from sentinel.client import AsyncSentinelClient, SentinelClient
-from sentinel.endpoint import AddressInvalid, IdInvalid, KeyInvalid
+from sentinel.endpoint import AddressInvalid, IdempotencyKeyInvalid, IdInvalid, KeyInvalid
 from tests.scripted_service import JOB, reply
 
 URL = "http://127.0.0.1:1"
@@ -35,6 +35,14 @@ def test_a_key_that_cannot_be_one_is_refused_and_not_told(make, key):
 def test_an_address_that_cannot_be_one_is_refused(make, url):
     with pytest.raises(AddressInvalid):
         make(url, "sntl_key")
+
+
+@pytest.mark.parametrize("key", ["", "two words", "a\nb", "kéy", "x" * 256])
+@pytest.mark.parametrize("call", ["submit", "submit_sweep"])
+def test_nothing_is_made_under_what_can_be_no_idempotency_key(server, client, call, key):
+    with pytest.raises(IdempotencyKeyInvalid):
+        getattr(client, call)({}, idempotency_key=key)
+    assert not server.asked
 
 
 @pytest.mark.parametrize("id_", ["", "../keys", "job_1/cancel", "job_1\n", "job 1", "job_1?wait=1", "jöb"])
