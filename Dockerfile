@@ -32,6 +32,8 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
 CMD ["uvicorn", "--factory", "api.main:app", "--host", "0.0.0.0", "--port", "8000", "--http", "api.connections:Connection", "--loop", "api.accepting:PatientLoop", "--limit-concurrency", "2000", "--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "20"]
 
 FROM base AS worker
+# `heal.compile` compiles C++ on a CPU, and the launchers of its kernels on a GPU.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 ARG TORCH_INDEX_URL=
 # torch first and alone: the index of CPU builds must not decide where anything else comes from.
 RUN pip install --constraint constraints.txt ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch

@@ -208,6 +208,14 @@ class OutOfMemory(SentinelError):
     )
 
 
+class CompilationFailed(SentinelError):
+    """torch cannot compile the model here."""
+
+    code = "compilation_failed"
+    fault = Fault.RESOURCE
+    next_step = "Leave `heal.compile` out, or install a C++ compiler (`g++`) where experiments run."
+
+
 class DiskFull(SentinelError):
     """A disk that is written to, or the storage, has no space left."""
 

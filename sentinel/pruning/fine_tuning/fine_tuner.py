@@ -18,6 +18,7 @@ from sentinel.errors import DataInvalid, SpecInvalid
 from sentinel.heal_spec import Heal
 from sentinel.models.dropout import without_dropout
 from sentinel.models.families import family_of
+from sentinel.pruning.fine_tuning.compilation import compiling
 from sentinel.pruning.fine_tuning.low_rank import Adapters
 from sentinel.pruning.fine_tuning.objectives import objective_of
 from sentinel.pruning.fine_tuning.observer import Keeper, Observer
@@ -112,6 +113,7 @@ class FineTuner:
                 its own.
             TrainingDiverged: What was not finite, or jumped, could not be got over; the weights are of no use.
             OutOfMemory: As many windows as must be at a time do not fit.
+            CompilationFailed: The forward pass is to be compiled, and torch could not.
             DataInvalid: There are fewer windows in a batch than processes to share it.
             CheckpointInvalid: The kept state is damaged.
         """
@@ -187,8 +189,8 @@ class FineTuner:
                     adapters.load(read_tensors(resume / ADAPTERS_FILE))
             else:
                 model.requires_grad_(True)  # noqa: FBT003 - torch's own signature
-            if not self.heal.compile:  # a compiler goes its own way back
-                stack.enter_context(quick_rms_norms(model))
+            # A compiler goes its own way back.
+            stack.enter_context(compiling() if self.heal.compile else quick_rms_norms(model))
             if self.heal.gradient_checkpointing:
                 stack.enter_context(recomputed(family.layers(model)))
             yield {name: p for name, p in model.named_parameters() if p.requires_grad}, adapters

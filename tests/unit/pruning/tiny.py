@@ -15,14 +15,14 @@ VOCABULARY = 61
 CUT = {"attention": {0: [1], 1: [0, 3], 2: [2]}, "mlp": {0: [0, 3, 5, 6, 7, 10, 20, 31], 2: list(range(24))}}
 
 
-def tiny_gpt2() -> PreTrainedModel:
+def tiny_gpt2(*, layers: int = 3) -> PreTrainedModel:
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=VOCABULARY,
         n_positions=32,
         n_embd=24,
         n_inner=40,
-        n_layer=3,
+        n_layer=layers,
         n_head=4,
         bos_token_id=0,
         eos_token_id=0,

@@ -1,0 +1,44 @@
+"""Healing with `compile`: the same steps, however many shapes came before; and what is said where it cannot be."""
+
+import copy
+import os
+import shutil
+
+import pytest
+import torch
+import torch._inductor.config
+
+from sentinel.errors import CompilationFailed
+from sentinel.models.families import family_of
+from sentinel.models.optimized.surgery import apply_removal
+from tests.unit.pruning.fine_tuning.healing import heal
+from tests.unit.pruning.tiny import tiny_gpt2
+
+# torch warns of what its own compiler uses.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+
+COMPILER = shutil.which(os.environ.get("CXX") or "g++")
+SETTINGS = {"steps": 2, "loss": "cross_entropy"}
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler: install g++")
+# As behind eight cycles, where torch would run what is left as if nothing had been said of compiling.
+@torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True)
+def test_every_cycle_is_compiled_and_learns_the_same(windows):
+    model = tiny_gpt2(layers=1)
+    family = family_of(model.config.model_type)
+    for removed in ([], [0]):
+        apply_removal(model, family, {"attention": {0: removed}})
+        twin = copy.deepcopy(model)
+        expected, _ = heal(twin, twin, windows, **SETTINGS)
+        found, _ = heal(model, model, windows, compile=True, **SETTINGS)
+        assert found.losses == pytest.approx(expected.losses, rel=1e-5)
+
+
+@torch._inductor.config.patch(force_disable_caches=True)  # or what was compiled before would do
+def test_a_compiler_that_is_not_there_is_named(windows, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    model = tiny_gpt2(layers=1)
+    with pytest.raises(CompilationFailed, match="could not compile") as failed:
+        heal(model, model, windows, compile=True, **SETTINGS)
+    assert "g++" in failed.value.instance_next_step
