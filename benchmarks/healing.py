@@ -80,6 +80,7 @@ def sentinel_loop(model: PreTrainedModel, windows: torch.Tensor, options: argpar
         batch_tokens=options.batch_tokens,
         learning_rate=LEARNING_RATE,
         precision=options.precision,
+        compile=options.compile,
     )
     clock = Clock()
     FineTuner(heal=heal, dense=model).fine_tune(model, windows, seed=0, observer=clock)
@@ -90,11 +91,12 @@ def bare_loop(model: PreTrainedModel, windows: torch.Tensor, options: argparse.N
     """What one would write by hand."""
     model.requires_grad_(requires_grad=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), fused=True)
+    forward = torch.compile(model) if options.compile else model
     clock = Clock()
     for batch in windows.split(options.batch_tokens // options.sequence_length):
         for micro in token_batches(batch):
             with autocast(options.precision, model.device):
-                logits = model(input_ids=micro, use_cache=False).logits
+                logits = forward(input_ids=micro, use_cache=False).logits
                 targets = functional.pad(micro[:, 1:], (0, 1), value=-100)
                 loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
             (loss * len(micro) / len(batch)).backward()
@@ -122,6 +124,7 @@ def trainer_loop(model: PreTrainedModel, windows: torch.Tensor, options: argpars
             max_steps=options.steps,
             learning_rate=LEARNING_RATE,
             bf16=in_bfloat16,
+            torch_compile=options.compile,
             optim="adamw_torch_fused",
             lr_scheduler_type="cosine",
             use_cpu=options.device == "cpu",
@@ -184,12 +187,12 @@ def windows_of(options: argparse.Namespace) -> torch.Tensor:
 
 
 def speeds(options: argparse.Namespace) -> dict[str, float]:
-    """Tokens per second of each, the contenders taking turns, each on a model of its own: Trainer changes it."""
-    models, windows = {name: model_of(options) for name in CONTENDERS}, windows_of(options)
+    """Tokens per second of each, the contenders taking turns, each with a new model: Trainer changes what it had."""
+    windows = windows_of(options)
     seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     for round_number in range(options.rounds + 1):
         for name, train in CONTENDERS.items():
-            steps = train(models[name], windows, options)
+            steps = train(model_of(options), windows, options)
             if round_number > 0:
                 seconds[name] += steps
     return {name: options.batch_tokens / statistics.median(steps) for name, steps in seconds.items()}
@@ -225,8 +228,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sequence-length", type=int, default=256)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=8, help="optimiser steps in a row")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each, after one that warms up")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each, after one that warms up")
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--compile", action="store_true", help="the forward pass of all three")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=list(CONTENDERS), help=argparse.SUPPRESS)
