@@ -24,6 +24,7 @@ from sentinel.pruning.fine_tuning.objectives import objective_of
 from sentinel.pruning.fine_tuning.observer import Keeper, Observer
 from sentinel.pruning.fine_tuning.recomputation import recomputed
 from sentinel.pruning.fine_tuning.rms_norms import quick_rms_norms
+from sentinel.pruning.fine_tuning.rotations import quick_rotations
 from sentinel.pruning.fine_tuning.task import Task
 from sentinel.pruning.fine_tuning.training_loop import TrainingLoop
 from sentinel.pruning.fine_tuning.training_state import ADAPTERS_FILE, read_tensors, write_tensors
@@ -189,8 +190,11 @@ class FineTuner:
                     adapters.load(read_tensors(resume / ADAPTERS_FILE))
             else:
                 model.requires_grad_(True)  # noqa: FBT003 - torch's own signature
-            # A compiler goes its own way back.
-            stack.enter_context(compiling() if self.heal.compile else quick_rms_norms(model))
+            if self.heal.compile:  # a compiler goes its own way back
+                stack.enter_context(compiling())
+            else:
+                stack.enter_context(quick_rms_norms(model))
+                stack.enter_context(quick_rotations(model))
             if self.heal.gradient_checkpointing:
                 stack.enter_context(recomputed(family.layers(model)))
             yield {name: p for name, p in model.named_parameters() if p.requires_grad}, adapters

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from sentinel.pruning.fine_tuning.rms_norms import quick_rms_norms
+from sentinel.pruning.fine_tuning.rotations import quick_rotations
 from sentinel.utils.metrics import kl_divergences, next_token_losses
 from tests.unit.models.conftest import CONFIGS, VOCABULARY, make_model
 
@@ -22,7 +23,7 @@ def gradients(model, loss_of):
 
 def check(model, quick, textbook):
     logits, expected = gradients(model, textbook)
-    with quick_rms_norms(model):
+    with quick_rms_norms(model), quick_rotations(model):
         found_logits, found = gradients(model, quick)
     assert found_logits.equal(logits)
     assert found.keys() == expected.keys()
