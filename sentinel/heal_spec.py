@@ -73,7 +73,7 @@ class Heal(Section):
         default=False, description="Keep one input per layer for the backward pass and compute the rest again."
     )
     compile: bool = Field(
-        default=False, description="Compile the forward pass: up to minutes at the start of a cycle, less time per step."
+        default=False, description="Compile the forward pass: up to minutes at a cycle's start, less time per step."
     )
     evaluate_every: int | None = Field(
         None,
