@@ -16,14 +16,14 @@ from sentinel.grow_spec import Grow
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs
 from sentinel.models.evaluation import mean_loss
-from sentinel.prune_spec import Prune
+from sentinel.prune_spec import Prune, Target
 from sentinel.pruning.calibration import Calibration
 from sentinel.pruning.consolidation import consolidate, union
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
 from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.fine_tuning.optimization import factors_of_groups
 from sentinel.pruning.growth.growing import Grown, grow
-from sentinel.pruning.levels import cost_for, share_of_the_way
+from sentinel.pruning.levels import cost_for
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.result import GrowthRecord, MergeRecord
 
@@ -133,9 +133,9 @@ class Exchange:
 
     def _has_a_way_back(self, module: PruningModule, *, size: float) -> bool:
         """Whether as much can go as came: it may have come where nothing may go, and the rest be at its floors."""
-        calibration = self._calibration(module)
+        prune, progress = self._way_back(size)
         try:
-            module.plan(calibration, self.prune, progress=self._way_back(calibration, size=size))
+            module.plan(self._calibration(module), prune, progress=progress)
         except SpecInvalid:
             return False
         return True
@@ -144,17 +144,21 @@ class Exchange:
         self, module: PruningModule, *, size: float
     ) -> tuple[dict[str, dict[int, list[int]]], list[MergeRecord]]:
         """Remove as much as came; what went, and what of it was merged."""
-        calibration = self._calibration(module)
-        merging = consolidate(module, calibration, self.prune, progress=self._way_back(calibration, size=size))
-        selection = module.select(calibration, self.prune, before=merging.before, progress=merging.progress)
-        removed, _ = module.cut(calibration, selection.cut, compensation=self.prune.compensation)
+        calibration, (prune, progress) = self._calibration(module), self._way_back(size)
+        merging = consolidate(module, calibration, prune, progress=progress)
+        selection = module.select(calibration, prune, before=merging.before, progress=merging.progress)
+        removed, _ = module.cut(calibration, selection.cut, compensation=prune.compensation)
         return union(merging.removed, removed), list(merging.merged)
 
-    def _way_back(self, calibration: Calibration, *, size: float) -> float:
-        """Share of the way to the target at which the model has this size again."""
-        if self.prune.target.kind == "sparsity":  # its share is counted from the dense model, others' from what is left
-            return self.progress
-        return share_of_the_way(self.prune, calibration, size=size)
+    def _way_back(self, size: float) -> tuple[Prune, float]:
+        """How to cut back to this size, and the share of the way to that target.
+
+        It may lie below the run's own target: a cut takes whole groups, and may have taken more than it had to.
+        """
+        kind = self.prune.target.kind
+        if kind == "sparsity":  # its share is counted from the dense model, others' from what is left
+            return self.prune, self.progress
+        return self.prune.model_copy(update={"target": Target.model_validate({kind: size})}), 1.0
 
 
 def halves(steps: int) -> tuple[int, int]:

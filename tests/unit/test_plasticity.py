@@ -82,6 +82,20 @@ def test_both_sides_are_as_large_as_before_and_the_better_one_goes_on(target):
     assert after.kept == (expected if record.accepted else module.kept)
 
 
+def test_the_size_comes_back_even_where_more_had_gone_than_the_target_asks_for():
+    """Even counts leave 8 heads of 128 bytes each where 10 would do, and two come."""
+    _, swap = exchange({"kv_bytes": 1280}, fraction=0.1)
+    prune = swap.prune.model_copy(update={"units": ["attention"], "allocation": "uniform"})
+    module = PruningModule(copy.deepcopy(swap.inputs.dense), swap.inputs.family)
+    calibration = module.calibration(swap.inputs.calibration, prune, seed=0)
+    module.cut(calibration, module.select(calibration, prune).cut, compensation="least_squares")
+    assert [len(groups) for groups in module.kept["attention"]] == [2, 2, 2, 2]
+    after, record = replace(swap, prune=prune).attempt(module, lambda taken: Observer())
+    assert sum(map(len, record.grown["attention"].values())) == 2
+    assert sum(map(len, record.removed["attention"].values())) == 2
+    assert [len(groups) for groups in after.kept["attention"]] == [2, 2, 2, 2]
+
+
 def test_nothing_can_grow_where_nothing_is_gone():
     _, swap = exchange({"sparsity": 0.5})
     whole = PruningModule(copy.deepcopy(swap.inputs.dense), swap.inputs.family)
