@@ -102,7 +102,8 @@ class FineTuner:
             seed: Seeds the order of the windows and the first weights of adapters.
             held_out: The same, other windows: where there are some and `heal.evaluate_every` says how often, they are
                 measured, and the model ends with the weights of the best measurement.
-            factors: Per parameter how much faster its numbers learn than the rest, in a shape that broadcasts to it.
+            factors: Per parameter how much faster its numbers learn than the rest, in a shape that broadcasts to it;
+                with adapters, how much faster their slices for it do.
             factor_warmup: Steps in which these rise linearly from 1.
             observer: Hears of every step.
             keeper: Is offered the state where healing could go on from.
@@ -132,7 +133,7 @@ class FineTuner:
                     batch_windows=batch_windows,
                     steps=steps_per_cycle(self.heal, windows),
                     seed=seed,
-                    factors=factors or {},
+                    factors=adapters.factors(factors or {}) if adapters else factors or {},
                     factor_warmup=factor_warmup,
                 ),
                 self.heal,

@@ -51,6 +51,21 @@ class Adapters:
         """What is learnt, by its name in the model."""
         return self._learnt
 
+    def factors(self, of_weights: Mapping[nn.Parameter, Tensor]) -> dict[nn.Parameter, Tensor]:
+        """How much faster the adapters' slices learn, from the same of the weights that they are added to.
+
+        What a group's outputs are made by is rows of an adapter's second matrix, what its inputs are read by columns
+        of the first. Numbers that have no adapter, as those of norms, do not learn at all.
+        """
+        found: dict[nn.Parameter, Tensor] = {}
+        for place in self._places.values():
+            base = place.get_base_layer()
+            if (factor := of_weights.get(base.weight)) is not None:
+                factor = factor.T if isinstance(base, Conv1D) else factor
+                matrices = place.lora_B if factor.shape[1] == 1 else place.lora_A
+                found[matrices["default"].weight] = factor.float()
+        return found
+
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `parameters` gave.
 

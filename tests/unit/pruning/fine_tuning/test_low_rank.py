@@ -11,7 +11,10 @@ from sentinel.heal_spec import LowRank
 from sentinel.models.evaluation import mean_loss
 from sentinel.models.optimized.surgery import apply_removal
 from sentinel.pruning.fine_tuning.low_rank import Adapters
+from sentinel.pruning.fine_tuning.optimization import factors_of_groups
 from tests.unit.pruning.fine_tuning.healing import heal, same_weights
+
+GROUPS = {"attention": {1: [0]}}
 
 
 @pytest.fixture
@@ -37,6 +40,33 @@ def test_they_change_nothing_until_they_have_learnt_something(pruned, family, wi
     assert not torch.equal(model(windows).logits, before)
     with adapters.set_aside():
         assert torch.equal(model(windows).logits, before)
+
+
+def test_some_groups_learn_faster(pruned, family, windows):
+    """What a group's outputs are made by, so many times from the first step on; what reads its inputs, from then on."""
+    model, dense = pruned
+    start, plain = copy.deepcopy(model), copy.deepcopy(model)
+    settings = {"method": "lora", "warmup_fraction": 0, "schedule": "constant", "weight_decay": 0}
+
+    def moved(healed, group):
+        """By how much each of the group's slices has, and of them the output projection's is the last."""
+        site = family.site(healed, 1, "attention")
+        now, then = (family.group_weights(m, site, group) for m in (healed, start))
+        return [float((a - b).norm()) for a, b in zip(now, then, strict=True) if not torch.equal(a, b)]
+
+    heal(plain, dense, windows, steps=1, **settings)
+    *usual, usual_out = moved(plain, 0)
+    others = moved(plain, 1)
+    heal(model, dense, windows, steps=1, factors=factors_of_groups(model, family, GROUPS, 5.0), **settings)
+    *faster, out = moved(model, 0)
+    assert faster == pytest.approx([5 * distance for distance in usual], rel=1e-3)
+    assert out == pytest.approx(usual_out, rel=1e-3)
+    assert moved(model, 1) == pytest.approx(others, rel=1e-3)
+
+    first, second = copy.deepcopy(start), copy.deepcopy(start)
+    heal(first, dense, windows, steps=8, **settings)
+    heal(second, dense, windows, steps=8, factors=factors_of_groups(second, family, GROUPS, 50.0), **settings)
+    assert moved(second, 0)[-1] > 1.5 * moved(first, 0)[-1]
 
 
 def test_the_merged_weight_is_the_sum(pruned, windows, adapters):
