@@ -224,7 +224,7 @@ class Cycles:
         limit = self._spec.prune.max_loss_increase
         if limit is None or not self.records:
             return False
-        increase = self.records[-1].loss - self._dense_loss()
+        increase = self._last_loss() - self._dense_loss()
         if increase <= limit:
             return False
         self._tracker.message(
@@ -233,6 +233,12 @@ class Cycles:
             level="warning",
         )
         return True
+
+    def _last_loss(self) -> float:
+        """The held-out loss that the last cycle ended with: behind its exchange, where it had one."""
+        record = self.records[-1]
+        grown = [point.value for point in self._tracker.series.get("grown_loss", ()) if point.cycle == record.cycle]
+        return grown[-1] if grown else record.loss
 
     def _dense_loss(self) -> float:
         if not self._tracker.series["dense_loss"]:

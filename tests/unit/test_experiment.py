@@ -491,6 +491,17 @@ def test_groups_grow_between_two_cuts_and_the_size_is_what_was_asked_for(finishe
     assert fractions == sorted(fractions)
 
 
+def test_the_limit_counts_what_a_cycle_ends_with(grown, tmp_path):
+    """Its exchange comes behind its healing, and may leave another loss."""
+    _, recorder, result = grown
+    after = next(event.value for event in recorder.of(MetricRecorded) if event.name == "grown_loss")
+    limit = (after + result.cycles[0].loss) / 2 - result.dense.loss
+    assert after != result.cycles[0].loss
+    limited = spec(grow=GROW, prune__max_loss_increase=limit)
+    stopped = experiment.run(limited, output=tmp_path, reporter=Recorder())
+    assert (len(stopped.cycles) == 1) == (after - result.dense.loss > limit)
+
+
 def test_every_cycle_has_the_state_of_every_attention_group(grown):
     """As of its measurement, which is before its cut: withdrawn is what earlier ones took for good."""
     output, recorder, result = grown
