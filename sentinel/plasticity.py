@@ -66,7 +66,7 @@ class Exchange:
             module,
             self.inputs.dense,
             how=self.how,
-            prune=self.prune,
+            prune=self._what_counts(),
             windows=self.inputs.calibration,
             seed=self.seed,
             layers=self.layers,
@@ -98,6 +98,12 @@ class Exchange:
             f"{loss_after:.4f} with it and {loss_without:.4f} after as many steps without it.",
         )
         return (grown.module if accepted else without), record
+
+    def _what_counts(self) -> Prune:
+        """Of the units those that the target counts: of others nothing would have to go for what came."""
+        cached = self.prune.target.kind == "kv_bytes"
+        units = [unit for unit in self.prune.units if unit == "attention" or not cached]
+        return self.prune.model_copy(update={"units": units})
 
     def _held_out_loss(self, module: PruningModule) -> float:
         return mean_loss(module.model, self.inputs.held_out)

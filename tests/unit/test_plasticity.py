@@ -96,6 +96,18 @@ def test_the_size_comes_back_even_where_more_had_gone_than_the_target_asks_for()
     assert [len(groups) for groups in after.kept["attention"]] == [2, 2, 2, 2]
 
 
+@pytest.mark.parametrize("initialization", ["fresh", "split"])
+def test_only_what_the_target_counts_is_exchanged(initialization):
+    """Neurons have no cache: as many as came would never go again."""
+    module, swap = exchange({"kv_bytes": 1024}, initialization=initialization)
+    size = sum(parameter.numel() for parameter in module.model.parameters())
+    after, record = swap.attempt(module, lambda taken: Observer())
+    assert list(record.grown) == list(record.removed) == ["attention"]
+    assert sum(parameter.numel() for parameter in after.model.parameters()) == size
+    mlp_only = swap.prune.model_copy(update={"units": ["mlp"]})
+    assert replace(swap, prune=mlp_only).attempt(module, lambda taken: Observer()) is None
+
+
 def test_nothing_can_grow_where_nothing_is_gone():
     _, swap = exchange({"sparsity": 0.5})
     whole = PruningModule(copy.deepcopy(swap.inputs.dense), swap.inputs.family)
