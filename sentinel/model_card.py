@@ -276,7 +276,7 @@ def _growth(cycles: Sequence[CycleRecord]) -> str:
                 for layer, groups in layers.items()
             ),
             "stands" if record.growth.accepted else "undone",
-            f"{record.growth.loss_after:.4f}",
+            "not finite" if record.growth.loss_after is None else f"{record.growth.loss_after:.4f}",
             f"{record.growth.loss_without:.4f}",
             _plain(record.growth.reason),
         ]

@@ -7,11 +7,11 @@ text; the one with the lower held-out loss goes on, so that an exchange which do
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from sentinel.errors import SpecInvalid
+from sentinel.errors import LossNotFinite, SpecInvalid, TrainingDiverged
 from sentinel.grow_spec import Grow
 from sentinel.heal_spec import Heal
 from sentinel.inputs import Inputs
@@ -77,27 +77,36 @@ class Exchange:
         without = _copy(module)
         for half in (0, 1):
             self._learn(without, half, Observer())
-        self._learn(grown.module, 0, observer_after(0), factors=self._factors(grown))
-        loss_grown = self._held_out_loss(grown.module)
-        removed, merged = self._cut_back(grown.module, size=self._cost(module))
-        self._learn(grown.module, 1, observer_after(halves(self.how.steps)[0]))
-        loss_after, loss_without = self._held_out_loss(grown.module), self._held_out_loss(without)
-        accepted = loss_after < loss_without
+        went = self._exchange(grown, size=self._cost(module), observer_after=observer_after)
+        loss_without = self._held_out_loss(without)
+        accepted = went.loss_after is not None and went.loss_after < loss_without
         record = GrowthRecord(
             strategy=self.how.strategy,
             grown={unit: {layer: list(g) for layer, g in layers.items()} for unit, layers in grown.groups.items()},
-            removed=removed,
-            merged=merged,
+            removed=went.removed,
+            merged=went.merged,
             gains=dict(grown.gains) if _is_readable(grown) else {},
             accepted=accepted,
             loss_before=loss_before,
-            loss_grown=loss_grown,
-            loss_after=loss_after,
+            loss_grown=went.loss_grown,
+            loss_after=went.loss_after,
             loss_without=loss_without,
-            reason=f"The exchange {'stands' if accepted else 'is undone'}: at the same size the held-out loss is "
-            f"{loss_after:.4f} with it and {loss_without:.4f} after as many steps without it.",
+            reason=_reason(went, loss_without),
         )
         return (grown.module if accepted else without), record
+
+    def _exchange(self, grown: Grown, *, size: float, observer_after: Callable[[int], Observer]) -> "_Went":
+        """Learn, cut back and learn on, as far as the numbers stay finite."""
+        went, module = _Went(), grown.module
+        try:
+            self._learn(module, 0, observer_after(0), factors=self._factors(grown))
+            went.loss_grown = self._held_out_loss(module)
+            went.removed, went.merged = self._cut_back(module, size=size)
+            self._learn(module, 1, observer_after(halves(self.how.steps)[0]))
+            went.loss_after = self._held_out_loss(module)
+        except (TrainingDiverged, LossNotFinite) as error:
+            went.trouble = str(error)
+        return went
 
     def _what_counts(self) -> Prune:
         """Of the units those that the target counts: of others nothing would have to go for what came."""
@@ -165,6 +174,26 @@ class Exchange:
         if kind == "sparsity":  # its share is counted from the dense model, others' from what is left
             return self.prune, self.progress
         return self.prune.model_copy(update={"target": Target.model_validate({kind: size})}), 1.0
+
+
+@dataclass
+class _Went:
+    """How an exchange went, as far as it did."""
+
+    removed: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    merged: list[MergeRecord] = field(default_factory=list)
+    loss_grown: float | None = None
+    loss_after: float | None = None
+    trouble: str = ""
+
+
+def _reason(went: _Went, loss_without: float) -> str:
+    if went.loss_after is None:
+        return f"The exchange is undone: {went.trouble}"
+    return (
+        f"The exchange {'stands' if went.loss_after < loss_without else 'is undone'}: at the same size the held-out "
+        f"loss is {went.loss_after:.4f} with it and {loss_without:.4f} after as many steps without it."
+    )
 
 
 def halves(steps: int) -> tuple[int, int]:

@@ -155,8 +155,8 @@ class GrowthRecord(_Value):
         gains: Unit → layer → group → what the strategy promised of every candidate; higher came first.
         accepted: Whether the exchange stands; if not, the run goes on with the copy.
         loss_before: Held-out loss before they came in, nats per token.
-        loss_grown: With all of them, after half of the steps.
-        loss_after: After the exchange and the other half, at the size that the model had before.
+        loss_grown: With all of them, after half of the steps; None where it or what was learnt was not finite.
+        loss_after: After the exchange and the other half, at the size that the model had before; None likewise.
         loss_without: Of a copy that learnt as long and exchanged nothing.
         reason: Why it does or does not, in a sentence.
         merged: Those of the removed that went as they were merged into others.
@@ -168,8 +168,8 @@ class GrowthRecord(_Value):
     gains: dict[str, dict[int, dict[int, float]]]
     accepted: bool
     loss_before: float
-    loss_grown: float
-    loss_after: float
+    loss_grown: float | None
+    loss_after: float | None
     loss_without: float
     reason: str
     merged: list[MergeRecord] = []

@@ -108,6 +108,28 @@ def test_only_what_the_target_counts_is_exchanged(initialization):
     assert replace(swap, prune=mlp_only).attempt(module, lambda taken: Observer()) is None
 
 
+@pytest.mark.parametrize("half", [0, 1])
+def test_what_is_not_finite_any_more_is_undone(monkeypatch, half):
+    """As every harm that an exchange does: the copy goes on."""
+    module, swap = exchange({"sparsity": 0.5})
+
+    learn, grown = Exchange._learn, []
+
+    def learnt(self, module, at, observer, **settings):
+        learn(self, module, at, observer, **settings)
+        if settings or grown:  # with factors it is the first half of what grew
+            grown.append(module)
+            if at == half:
+                next(module.model.parameters()).data.fill_(float("nan"))
+
+    monkeypatch.setattr(Exchange, "_learn", learnt)
+    after, record = swap.attempt(module, lambda taken: Observer())
+    assert not record.accepted
+    assert (record.loss_grown is None, record.loss_after) == (half == 0, None)
+    assert record.reason == "The exchange is undone: The loss on the evaluation text is nan."
+    assert mean_loss(after.model, swap.inputs.held_out) == record.loss_without
+
+
 def test_nothing_can_grow_where_nothing_is_gone():
     _, swap = exchange({"sparsity": 0.5})
     whole = PruningModule(copy.deepcopy(swap.inputs.dense), swap.inputs.family)
