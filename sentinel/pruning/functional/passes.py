@@ -102,7 +102,8 @@ def output_energies(model: Architecture, params: Params, windows: Array) -> Arra
     def blocks(tokens: Array) -> list[Array]:
         """Σ_t x_h x_hᵀ, (groups, width, width) per site."""
         inputs = model.run(params, gates, tokens).inputs
-        slices = [x.reshape(-1, site.num_groups, model.width(site.unit)) for x, site in zip(inputs, sites, strict=True)]
+        shapes = [(len(tokens), site.num_groups, model.width(site.unit)) for site in sites]
+        slices = [x.reshape(shape) for x, shape in zip(inputs, shapes, strict=True)]
         return [jnp.einsum("tgi,tgj->gij", x, x, precision="float32") for x in slices]
 
     energies = []

@@ -243,6 +243,9 @@ def test_a_checkpoint_of_ours_whose_layers_differ(tmp_path, variant):
     counts = {unit: [n for kind, _, n, _ in module.model.sites(module.params) if kind == unit] for unit in UNITS}
     assert counts == counts_of(family, model)
     assert [site[:2] for site in module.sites()] == [("attention", 0), ("mlp", 0), ("mlp", 1), ("attention", 2)]
+    importance = module.importance("energy", [[1, 2]])
+    assert [len(scores) for scores in importance] == [site.num_groups for site in module.sites()]
+    assert all(np.isfinite(scores).all() for scores in importance)
 
 
 ROTARY = {
