@@ -15,11 +15,11 @@ def windows_of(model: Architecture, windows: ArrayLike) -> Array:
     """Token ids, int32 (windows, tokens).
 
     Raises:
-        ValueError: They are not of that shape, too short, too long, or not tokens of the model.
+        ValueError: They are none, not of that shape, too short, too long, or not tokens of the model.
     """
     given = _tokens(model, windows)
     longest = model.positions or "any number of"
-    if given.ndim != 2 or given.shape[1] < 2 or given.shape[1] > (model.positions or given.shape[1]):
+    if given.ndim != 2 or not len(given) or given.shape[1] < 2 or given.shape[1] > (model.positions or given.shape[1]):
         raise ValueError(f"Windows are (windows, tokens), of 2 to {longest} tokens; these are {given.shape}.")
     return given
 

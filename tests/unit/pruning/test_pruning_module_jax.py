@@ -354,6 +354,7 @@ REFUSED = {
     "whole numbers": lambda module: module.logits([[0.5, 1.0]]),
     r"these are \(3,\)": lambda module: module.logits([1, 2, 3]),
     "of 2 to any number": lambda module: module.logits([[1]]),
+    r"these are \(0, 8\)": lambda module: module.importance("taylor", np.zeros((0, 8), dtype=int)),
     r"takes \(gates\)": lambda module: module.logits([[1, 2]], np.ones(3)),
     r"takes \(rows, gates\)": lambda module: module.losses_of_masks(module.gates(), [[1, 2]]),
     "taylor, fisher, energy, ablation": lambda module: module.importance("wanda", [[1, 2]]),
