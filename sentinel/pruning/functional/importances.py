@@ -56,7 +56,7 @@ def energy(model: Architecture, params: Params, windows: Array, labels: Array) -
 
 def ablation(model: Architecture, params: Params, windows: Array, sites: Sequence[Site]) -> Numbers:
     """KL(dense ‖ model without h) on the first windows, for the groups of some sites; nan for all others."""
-    gates = np.concatenate([np.r_[site.gates] for site in sites])
+    gates = np.array([gate for site in sites for gate in range(site.gates.start, site.gates.stop)], dtype=int)
     importance = np.full(len(passes.open_gates(model, params)), np.nan)
     masks = 1 - jax.nn.one_hot(gates, len(importance))
     importance[gates] = _float64(passes.losses_of_masks(model, params, masks, windows[:_ABLATION_WINDOWS]).kl)

@@ -349,6 +349,11 @@ def test_without_labels_they_are_drawn_by_the_seed(plain):
         assert np.array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("strategy", ["taylor", "fisher", "energy", "ablation"])
+def test_of_no_sites_there_are_no_importances(plain, strategy):
+    assert PruningModule.load(plain).importance(strategy, [[1, 2]], units=()) == []
+
+
 REFUSED = {
     "from 0 to 60": lambda module: module.logits([[1, VOCABULARY]]),
     "whole numbers": lambda module: module.logits([[0.5, 1.0]]),
