@@ -14,7 +14,7 @@ from sentinel.pruning.visualization.overlay import overlay
 from sentinel.pruning.visualization.pareto import differing_costs, pareto
 from sentinel.pruning.visualization.reading import RecordedRun
 from sentinel.pruning.visualization.signal_map import measured_signals, signal_map
-from sentinel.pruning.visualization.size_path import size_path
+from sentinel.pruning.visualization.size_path import groups_to_prune, size_path
 from sentinel.pruning.visualization.state_map import state_map
 from sentinel.pruning.visualization.style import Chart
 from sentinel.utils.series import Series, compare
@@ -38,7 +38,9 @@ def charts_of_run(run: Run, series: Series) -> dict[str, Chart]:
     if run.spec.heal and any(series.get(name) for name in PANELS):
         charts["healing"] = healing(series, objective=run.spec.heal.loss)
     if units:
-        charts["size_path"] = size_path(run.result, units=units)
+        charts["size_path"] = size_path(
+            run.result, dense_groups=groups_to_prune(run.spec.prune.units, run.dense_counts)
+        )
     if any(record.decision for record in cycles):
         charts["decisions"] = decisions(cycles)
     return charts

@@ -1,6 +1,6 @@
 """What a run paid for its size: held-out loss against what the target counts, cycle by cycle."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import altair as alt
 
@@ -17,15 +17,15 @@ COSTS = {
 }
 
 
-def size_path(result: Result, *, units: Sequence[Unit]) -> alt.LayerChart:
+def size_path(result: Result, *, dense_groups: int) -> alt.LayerChart:
     """From the dense model on, a point a cycle.
 
     Args:
         result: With one cycle at least.
-        units: Those that lost or grew groups.
+        dense_groups: How many groups the dense model has of the units that the target of `sparsity` counts.
     """
     kind = result.cycles[0].cost.kind
-    rows = path_rows(result, units=units)
+    rows = path_rows(result, dense_groups=dense_groups)
     base = alt.Chart(values(rows)).encode(
         x=alt.X("cost:Q", title=COSTS[kind], scale=alt.Scale(zero=False, padding=20)),
         y=alt.Y("loss:Q", title="held-out loss (nats per token)", scale=alt.Scale(zero=False, padding=20)),
@@ -47,21 +47,28 @@ def size_path(result: Result, *, units: Sequence[Unit]) -> alt.LayerChart:
     return styled(chart, title="Size and quality after every cycle")
 
 
-def path_rows(result: Result, *, units: Sequence[Unit]) -> list[dict[str, object]]:
+def path_rows(result: Result, *, dense_groups: int) -> list[dict[str, object]]:
     """Cycle, model, cost, loss; the dense model is cycle 0, where its cost is known."""
     kind = result.cycles[0].cost.kind
-    dense = dense_cost(result.dense, kind, units)
+    dense = dense_cost(result.dense, kind, dense_groups)
     start: list[dict[str, object]] = [
         {"cycle": 0, "model": "dense", "cost": cost, "loss": result.dense.loss} for cost in [dense] if cost is not None
     ]
     return start + [_row(record) for record in result.cycles]
 
 
-def dense_cost(dense: Measurement, kind: str, units: Sequence[Unit]) -> float | None:
+def groups_to_prune(units: Collection[str], dense_counts: Mapping[Unit, Sequence[int]]) -> int:
+    """The dense model's groups of `prune.units`; of whole layers alone, every attention and every MLP is one."""
+    if "layer" in units:
+        return sum(count > 0 for counts in dense_counts.values() for count in counts)
+    return sum(sum(counts) for unit, counts in dense_counts.items() if unit in units)
+
+
+def dense_cost(dense: Measurement, kind: str, groups: int) -> float | None:
     """What the dense model costs, as the target counts; None of FLOPs, which are not measured of it."""
     match kind:
         case "sparsity":
-            return sum(getattr(dense.groups, unit) for unit in units)
+            return groups
         case "parameters":
             return dense.parameters
         case "kv_bytes":

@@ -1,5 +1,7 @@
 """Every chart's marks are the data: read from its specification, without drawing it."""
 
+from dataclasses import replace
+
 import pytest
 
 from sentinel.pruning.visualization.charts import charts_of_run, charts_of_runs
@@ -17,6 +19,7 @@ from sentinel.pruning.visualization.reading import RecordedRun
 from sentinel.pruning.visualization.signal_map import signal_map
 from sentinel.pruning.visualization.size_path import size_path
 from sentinel.pruning.visualization.state_map import REMOVED, state_map
+from sentinel.spec import parse_spec
 from sentinel.utils.series import Point
 from tests.unit.pruning.visualization.records import cycle, decision, everything, result
 
@@ -186,9 +189,7 @@ def test_a_long_healing_is_thinned_to_means_that_keep_the_mean_and_the_cycles():
 
 
 def test_a_runs_path_begins_at_the_dense_model_and_counts_what_the_target_counts():
-    chart = size_path(
-        result([cycle(1, measured=80, loss=0.75), cycle(2, measured=70, loss=0.875)]), units=["attention"]
-    )
+    chart = size_path(result([cycle(1, measured=80, loss=0.75), cycle(2, measured=70, loss=0.875)]), dense_groups=206)
     assert [(r["model"], r["cost"], r["loss"]) for r in rows(chart)] == [
         ("dense", 100, 0.5),
         ("cycle 1", 80, 0.75),
@@ -203,8 +204,20 @@ def test_a_runs_path_begins_at_the_dense_model_and_counts_what_the_target_counts
 def test_the_dense_model_is_on_the_path_where_its_cost_is_known(kind, dense):
     record = cycle(1)
     record = record.model_copy(update={"cost": record.cost.model_copy(update={"kind": kind})})
-    first = rows(size_path(result([record]), units=["attention", "mlp"]))[0]
+    first = rows(size_path(result([record]), dense_groups=206))[0]
     assert (first["cost"] if first["model"] == "dense" else None) == dense
+
+
+@pytest.mark.parametrize(("units", "dense"), [(["attention"], 6), (["attention", "mlp"], 206), (["layer"], 4)])
+def test_a_path_by_groups_begins_at_all_that_the_spec_prunes(units, dense):
+    """Whatever the cycles cut of it: here attention groups only."""
+    run, series = everything()
+    prune = {"units": units, "allocation": "global", "target": {"sparsity": 0.5}}
+    record = cycle(1, removed={0: [1]})
+    record = record.model_copy(update={"cost": record.cost.model_copy(update={"kind": "sparsity"})})
+    spec = parse_spec({"model": "builtin/llama", "prune": prune})
+    chart = charts_of_run(replace(run, spec=spec, result=result([record])), series)["size_path"]
+    assert rows(chart)[0] == {"cycle": 0, "model": "dense", "cost": dense, "loss": 0.5}
 
 
 def test_the_front_holds_the_runs_that_no_cheaper_one_beats():
