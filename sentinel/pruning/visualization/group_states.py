@@ -63,8 +63,8 @@ def _changes(record: CycleRecord, unit: Unit, layer: int) -> dict[int, State]:
 def states_at_end(kept: Sequence[Iterable[int]], dense_counts: Sequence[int]) -> list[GroupState]:
     """Every group of the dense model, and what there is beside them, kept or gone; as of cycle 0."""
     return [
-        GroupState(0, layer, group, State.KEPT if group in set(groups) else State.GONE)
-        for layer, (groups, count) in enumerate(zip(kept, dense_counts, strict=True))
+        GroupState(0, layer, group, State.KEPT if group in groups else State.GONE)
+        for layer, (groups, count) in enumerate(zip(map(set, kept), dense_counts, strict=True))
         for group in sorted({*range(count), *groups})
     ]
 

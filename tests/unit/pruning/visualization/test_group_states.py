@@ -50,6 +50,19 @@ def test_at_the_end_a_group_is_kept_or_gone_and_more_than_dense_is_possible():
     }
 
 
+def test_a_layers_kept_groups_are_gone_through_once_however_many_they_are():
+    class Counted(list):
+        readings = 0
+
+        def __iter__(self):
+            Counted.readings += 1
+            return super().__iter__()
+
+    states = states_at_end([Counted(range(0, 100, 2))], [100])
+    assert [state.state for state in states] == [State.KEPT, State.GONE] * 50
+    assert Counted.readings == 1
+
+
 def test_units_are_touched_by_cuts_and_by_growth_alone():
     units = ("attention", "mlp")
     assert touched_units([cycle(1), cycle(2, grown={0: [5]})], units) == ["attention"]
