@@ -3,6 +3,7 @@
 Knows the spec, the result and Markdown as the Hugging Face Hub renders it; no model.
 """
 
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -101,8 +102,9 @@ def _title(spec: Spec) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that is no Markdown: on one line, nothing in it a link, a table or HTML."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in " ".join(text.split()))
+    """Text that is no Markdown: on one line, nothing in it a link, a table or HTML, at its beginning no list."""
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#~&" else c for c in " ".join(text.split()))
+    return re.sub(r"^(\d*)([-+.)])", r"\1\\\2", escaped)
 
 
 def _summary(spec: Spec, result: Result) -> str:

@@ -1,6 +1,7 @@
 """The card and the manifest of a real, small run: they say what is so, and the run can be repeated from them."""
 
 import hashlib
+import html
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from sentinel import experiment
 from sentinel.errors import ExportImpossible
@@ -131,6 +133,17 @@ def test_what_is_left_of_each_layer(finished, card, manifest):
 def test_users_text_is_no_markdown(card):
     assert "\n# A \\*bold\\* \\| name\n" in card
     assert "Once \\`upon\\` …" in card
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["~~~python def f():", "~~a~~ b", "- item", "+ item", "1. Once", "12) upon", "a &lt;b&gt; &amp; c", "-5.0", "<b>"],
+)
+def test_a_prompt_is_shown_as_it_is(finished, inputs, tmp_path, prompt):
+    card = rewritten(finished, tmp_path, document(inputs, evaluate={"prompts": [prompt]}))
+    shown = MarkdownIt().enable("strikethrough").render(card.partition("## Samples\n")[2])
+    assert shown.startswith(f"<p>{html.escape(prompt)} …</p>\n<p>dense:</p>\n<pre><code>")
+    assert "<h2>Plots</h2>" in shown
 
 
 def test_pictures_lie_beside_the_card(finished, card):
