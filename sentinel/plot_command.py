@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from sentinel.access import AsJson
@@ -74,7 +75,7 @@ def _show(recorded: "Mapping[str, RecordedRun]", charts: Sequence[str], folder: 
     if as_json:
         print(json.dumps({"output": str(folder), "charts": charts, "last": last}))
         return
-    table = Table("last value of", *recorded, box=None, pad_edge=False)
+    table = Table("last value of", *map(escape, recorded), box=None, pad_edge=False)
     for name, values in last.items():
         table.add_row(name, *(f"{value:.4f}" for value in values.values()))
     console().print(table)

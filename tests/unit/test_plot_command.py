@@ -77,6 +77,14 @@ def test_several_runs_are_compared(tmp_path):
     }
 
 
+def test_folders_are_named_as_they_are(tmp_path):
+    names = ["run[obs]", "[bold]"]
+    for name in names:
+        write_run(tmp_path / name)
+    told = plot(*(tmp_path / name for name in names), "--output", tmp_path / "plots")
+    assert told.output.splitlines()[0].split() == ["last", "value", "of", *names]
+
+
 def test_runs_on_other_texts_are_not_compared(tmp_path):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", text="another")
