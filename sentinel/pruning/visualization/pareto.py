@@ -43,10 +43,12 @@ def pareto(results: Mapping[str, Result], *, cost: Cost) -> alt.LayerChart:
     """A point a run, the front as steps; where there are many runs, those on the front alone have names.
 
     Args:
-        results: By the run's name; all under one protocol.
+        results: By the run's name; all under one protocol. One that is called what the legend calls others by is
+            told from them.
         cost: What is weighed against the loss.
     """
-    points = run_points(results, cost=cost)
+    runs = {f"run {name}" if name in (DENSE, OTHERS) else name: result for name, result in results.items()}
+    points = run_points(runs, cost=cost)
     base = alt.Chart(values([point._asdict() for point in points])).encode(
         x=alt.X("cost:Q", title=COSTS[cost], scale=alt.Scale(zero=False, padding=24)),
         y=alt.Y("loss:Q", title="held-out loss (nats per token)", scale=alt.Scale(zero=False, padding=24)),
@@ -56,7 +58,7 @@ def pareto(results: Mapping[str, Result], *, cost: Cost) -> alt.LayerChart:
             alt.Tooltip("loss:Q", format=".4f"),
         ],
     )
-    colours, shapes = _looks([label for name in (*results, DENSE) for label in _labels_of(points, name)])
+    colours, shapes = _looks([label for name in (*runs, DENSE) for label in _labels_of(points, name)])
     marks = base.mark_point(filled=True, size=90, opacity=1).encode(
         color=alt.Color("label:N", title=None, scale=colours), shape=alt.Shape("label:N", title=None, scale=shapes)
     )

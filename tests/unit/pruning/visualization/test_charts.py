@@ -247,6 +247,15 @@ def test_of_many_runs_those_on_the_front_have_names():
     assert (scale["domain"], scale["scheme"]) == ([*better, "dense"], "cividis")
 
 
+def test_a_run_called_dense_is_told_from_the_dense_model():
+    runs = {"dense": result([], loss=1.0, parameters=60), "other runs": result([], loss=1.5, parameters=40)}
+    chart = pareto(runs, cost="parameters")
+    assert [(r["label"], r["cost"]) for r in rows(chart)] == [("run other runs", 40), ("run dense", 60), ("dense", 100)]
+    scale = encoding(chart, "color", "label")["scale"]
+    assert scale["domain"] == ["run dense", "run other runs", "dense"]
+    assert len(set(scale["range"])) == 3
+
+
 def test_latency_is_told_against_the_dense_model_of_the_same_run():
     runs = {"idle": result([], latency_ms=2.0), "busy": result([], latency_ms=3.0)}
     fast = runs["busy"].pruned.model_copy(update={"latency_ms": 1.5})
