@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import altair as alt
 
-from sentinel.pruning.visualization.style import BLUE, GREEN, GREY, VERMILLION, layered, styled, values
+from sentinel.pruning.visualization.style import BLUE, GREEN, GREY, VERMILLION, layered, span, styled, values
 from sentinel.utils.series import Point, Series
 
 # More are drawn as means of neighbours: a line has no more pixels.
@@ -73,7 +73,7 @@ def _panel(points: Sequence[Point], *, title: list[str], colour: str, begins: Se
         )
         .encode(
             x=x,
-            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(minExtent=30)),
+            y=alt.Y("value:Q", title=title, scale=span(p.value for p in points), axis=alt.Axis(minExtent=30)),
             detail="cycle:N",
             tooltip=["step:Q", "cycle:O", alt.Tooltip("value:Q", title=title[0], format=".4f")],
         )

@@ -11,6 +11,7 @@ from sentinel.pruning.visualization.style import (
     PANEL_WIDTH,
     VERMILLION,
     layered,
+    span,
     styled,
     values,
 )
@@ -61,7 +62,7 @@ def _panel(rows: list[dict[str, object]], title: str, dense: Sequence[float]) ->
         .mark_line(point=alt.OverlayMarkDef(size=70, filled=True), strokeWidth=1.5)
         .encode(
             x=alt.X("cycle:O", title="cycle", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
+            y=alt.Y("value:Q", title=title, scale=span([*(row["value"] for row in rows), *dense])),
             color=alt.Color("stage:N", title=None, scale=alt.Scale(domain=shown, range=colours)),
             shape=alt.Shape("stage:N", title=None, scale=alt.Scale(domain=shown, range=shapes)),
             tooltip=["cycle:O", "stage:N", alt.Tooltip("value:Q", title=title, format=".4f")],

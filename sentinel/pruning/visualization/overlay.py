@@ -7,7 +7,7 @@ import altair as alt
 
 from sentinel.pruning.visualization.healing import thinned
 from sentinel.pruning.visualization.losses import QUANTITIES, STAGES
-from sentinel.pruning.visualization.style import AMOUNTS, KINDS, styled, values
+from sentinel.pruning.visualization.style import AMOUNTS, KINDS, span, styled, values
 from sentinel.utils.series import Point
 
 WIDTH, HEIGHT = 560, 260
@@ -32,7 +32,11 @@ def overlay(runs: Mapping[str, Sequence[Point]], *, name: str) -> alt.Chart:
     said = NAMES.get(name, name.replace("_", " "))
     base = alt.Chart(values(rows)).encode(
         x=alt.X("cycle:O", title="cycle", axis=alt.Axis(labelAngle=0)) if by_cycle else alt.X("step:Q", title="step"),
-        y=alt.Y("value:Q", title=f"{said} (nats per token)" if name in NAMES else said, scale=alt.Scale(zero=False)),
+        y=alt.Y(
+            "value:Q",
+            title=f"{said} (nats per token)" if name in NAMES else said,
+            scale=span(row["value"] for row in rows),
+        ),
         color=alt.Color("run:N", title="run", scale=_colours(list(runs))),
         tooltip=["run:N", "step:Q", "cycle:O", alt.Tooltip("value:Q", format=".4f")],
     )

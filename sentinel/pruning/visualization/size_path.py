@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import altair as alt
 
 from sentinel.manifest import Unit
-from sentinel.pruning.visualization.style import BLACK, BLUE, PANEL_HEIGHT, PANEL_WIDTH, layered, styled, values
+from sentinel.pruning.visualization.style import BLACK, BLUE, PANEL_HEIGHT, PANEL_WIDTH, layered, span, styled, values
 from sentinel.result import CycleRecord, Measurement, Result
 
 COSTS = {
@@ -27,8 +27,10 @@ def size_path(result: Result, *, dense_groups: int) -> alt.LayerChart:
     kind = result.cycles[0].cost.kind
     rows = path_rows(result, dense_groups=dense_groups)
     base = alt.Chart(values(rows)).encode(
-        x=alt.X("cost:Q", title=COSTS[kind], scale=alt.Scale(zero=False, padding=20)),
-        y=alt.Y("loss:Q", title="held-out loss (nats per token)", scale=alt.Scale(zero=False, padding=20)),
+        x=alt.X("cost:Q", title=COSTS[kind], scale=span((row["cost"] for row in rows), padding=20)),
+        y=alt.Y(
+            "loss:Q", title="held-out loss (nats per token)", scale=span((row["loss"] for row in rows), padding=20)
+        ),
         order="cycle:Q",
         tooltip=[
             "model:N",

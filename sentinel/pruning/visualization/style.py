@@ -4,6 +4,7 @@ Colours are told apart with any colour vision: those of Okabe and Ito (2008, "Co
 `cividis` (Nuñez, Anderton and Renslow 2018) for amounts. What a colour says, a shape or a sign says once more.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
 import altair as alt
@@ -45,6 +46,11 @@ def panels(panel: alt.Chart | alt.LayerChart, by: str, *, width: int, height: in
     return panel.properties(width=width, height=height).facet(
         facet=alt.Facet(f"{by}:O", header=header), columns=columns
     )
+
+
+def span(numbers: Iterable[object], **properties: Any) -> alt.Scale:  # noqa: ANN401 - whatever Altair takes
+    """A scale of these numbers alone; from 0 where all are one, which an axis would name rounded to a whole number."""
+    return alt.Scale(zero=len(set(numbers)) < 2, **properties)
 
 
 def values(rows: list[dict[str, object]]) -> alt.InlineData:

@@ -168,6 +168,25 @@ def test_losses_are_those_of_every_stage_in_nats_per_token():
     assert titles == ["held-out loss (nats per token)", "KL(dense ‖ pruned) (nats per token)"]
 
 
+def alone(kind):
+    """A chart with one number on its axis, or one number over and over."""
+    point, record = Point(0, 0.5224, 1), cycle(1, measured=80)
+    record = record.model_copy(update={"cost": record.cost.model_copy(update={"kind": "flops"})})
+    return {
+        "losses": lambda: losses({"pruned_loss": [point]}),
+        "healing": lambda: healing({"healing_loss": [point]}, objective="distill"),
+        "overlay": lambda: overlay({"a": [point], "b": [point]}, name="pruned_kl"),
+        "size_path": lambda: size_path(result([record]), dense_groups=206),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["losses", "healing", "overlay", "size_path"])
+def test_an_axis_of_one_number_begins_at_zero(kind):
+    """One without length has a single tick, whose name is the number rounded to a whole one."""
+    scales = [y["scale"] for y in found(alone(kind).to_dict(), "y") if "scale" in y]
+    assert {scale["zero"] for scale in scales} == {True}
+
+
 def test_healing_is_drawn_step_by_step_with_the_beginning_of_every_cycle():
     _, series = everything()
     chart = healing(series, objective="distill")
