@@ -31,7 +31,7 @@ def charts_of_run(run: Run, series: Series) -> dict[str, Chart]:
         charts[f"{signal}_map"] = signal_map(cycles, run.dense_counts["attention"], signal=signal)
     if any(record.states for record in cycles):
         charts["state_map"] = state_map(cycles)
-    if sum("gate" in record.signals for record in cycles) > 1:
+    if sum(any(record.signals.get("gate", {}).values()) for record in cycles) > 1:
         charts["gates"] = gate_paths(cycles)
     if has_losses(series):
         charts["losses"] = losses(series)

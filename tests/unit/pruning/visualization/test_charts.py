@@ -341,6 +341,12 @@ def test_a_run_has_the_pictures_of_what_it_measured_and_no_others():
     assert charts_of_run(bare, {}) == {}
 
 
+def test_gates_of_a_model_without_attention_have_no_picture():
+    run, _ = everything()
+    bare = [cycle(1, signals={"gate": {}}), cycle(2, signals={"gate": {}})]
+    assert charts_of_run(replace(run, result=result(bare)), {}) == {}
+
+
 def test_runs_are_compared_by_what_all_of_them_have():
     run, series = everything()
     small = run.__class__(
