@@ -114,11 +114,15 @@ def output_energies(model: Architecture, params: Params, windows: Array) -> Arra
     return jnp.concatenate(energies)
 
 
-@partial(jax.jit, static_argnums=0)
 def draw_labels(model: Architecture, params: Params, windows: Array, seed: int) -> Array:
     """One token per position, (W, T), from the model's own predictions."""
+    # Outside of what is compiled, which takes no seed beyond 31 bits.
+    return _draw_labels(model, params, windows, jax.random.split(jax.random.key(seed), len(windows)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _draw_labels(model: Architecture, params: Params, windows: Array, keys: Array) -> Array:
     predict = partial(model.logits, params, open_gates(model, params))
-    keys = jax.random.split(jax.random.key(seed), len(windows))
     return _map(lambda pair: jax.random.categorical(pair[0], predict(pair[1])), (keys, windows))
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -352,6 +353,12 @@ def test_without_labels_they_are_drawn_by_the_seed(plain):
 @pytest.mark.parametrize("strategy", ["taylor", "fisher", "energy", "ablation"])
 def test_of_no_sites_there_are_no_importances(plain, strategy):
     assert PruningModule.load(plain).importance(strategy, [[1, 2]], units=()) == []
+
+
+def test_every_seed_that_a_spec_may_have_draws_labels(plain):
+    module = PruningModule.load(plain)
+    draws = [np.asarray(draw_labels(module.model, module.params, MANY, seed)) for seed in (0, 2**31, 2**63 - 1)]
+    assert not any(np.array_equal(a, b) for a, b in pairwise(draws))
 
 
 REFUSED = {
