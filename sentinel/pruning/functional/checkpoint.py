@@ -30,7 +30,7 @@ def load(folder: Path) -> tuple[Architecture, Params]:
 
     Raises:
         ModelNotFound, ModelUnsafe: As `read_config` and `check_files` say.
-        ModelUnsupported: A type or a variant that is not among `ARCHITECTURES`, or as they say.
+        ModelUnsupported: A type or a variant that is not among `ARCHITECTURES`, weights of 8 bits, or as they say.
         ModelInvalid: The tensors do not fit the config, or as they say.
     """
     config = read_config(folder)
@@ -61,6 +61,8 @@ def _tensors(folder: Path, model: Architecture) -> Weights:
                 tensors[name.removeprefix(model.base_prefix)] = jnp.asarray(value, jnp.float32)
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ModelInvalid(f"The weights do not load: {error}") from error
+    except AttributeError as error:  # safetensors looks for the type in NumPy
+        raise ModelUnsupported(f"Weights of this type are not read here, of 16 to 64 bits are: {error}") from error
     return tensors
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -297,6 +298,14 @@ UNSUPPORTED = {
 def test_what_it_would_compute_otherwise_is_refused(folder, message):
     amend(folder, **UNSUPPORTED[message])
     with pytest.raises(ModelUnsupported, match=message):
+        PruningModule.load(folder)
+
+
+def test_weights_of_eight_bits_are_refused(folder):
+    file = folder / "model.safetensors"
+    eight = {name: weight.to(torch.float8_e4m3fn) for name, weight in load_file(file).items()}
+    save_file(eight, file, metadata={"format": "pt"})
+    with pytest.raises(ModelUnsupported, match="Weights of this type"):
         PruningModule.load(folder)
 
 
