@@ -98,7 +98,7 @@ def _model_name(spec: Spec) -> str:
 
 
 def _title(spec: Spec) -> str:
-    return _plain(spec.name or f"{_model_name(spec)}, pruned")
+    return _plain(spec.name or "") or _plain(f"{_model_name(spec)}, pruned")
 
 
 def _plain(text: str) -> str:

@@ -254,6 +254,10 @@ def test_a_hub_models_card_links_it(finished, inputs, tmp_path):
     assert "\n# someone/model, pruned\n" in card
 
 
+def test_a_blank_name_is_none(finished, inputs, tmp_path):
+    assert "\n# my-llama, pruned\n" in rewritten(finished, tmp_path, document(inputs, name=" "))
+
+
 def test_the_card_leaves_out_what_was_not_done(finished, inputs, tmp_path):
     bare = document(inputs, heal=None, evaluate={"prompts": []}, name=None, model="builtin/llama")
     bare["prune"] |= {"strategy": "combined", "mix": {"obs": 2, "taylor": 1}, "search": {"evaluations": 5}}
