@@ -19,8 +19,9 @@ from sentinel.spec_flags import set_flags
 if TYPE_CHECKING:  # torch comes with it
     from sentinel.stress_result import StressResult
 
-# Of the spec in a manifest, what decides which text a test may see; not where the run was, nor what it wrote.
-_TAKEN = ("model", "data", "prune", "heal", "seed")
+# Of the spec in a manifest, what decides which text a test may see; not where the run was, nor what it wrote. Growth
+# and controllers keep text out of healing to decide by.
+_TAKEN = ("model", "data", "prune", "heal", "grow", "controller", "seed")
 # Where a checkpoint says nothing of how it was made.
 _UNKNOWN: dict[str, Any] = {"data": {"source": "builtin"}, "prune": {"target": {"sparsity": 0}}, "heal": None}
 # Sources that a manifest cannot lead back to.

@@ -9,11 +9,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from sentinel import cli, experiment
+from sentinel.data_spec import BuiltinData
 from sentinel.errors import ModelNotFound, SpecInvalid
+from sentinel.inputs import load_inputs
 from sentinel.manifest import Manifest
 from sentinel.paths import BUILTIN_MODELS
 from sentinel.result import Result
-from sentinel.spec import parse_spec
+from sentinel.spec import Evaluate, parse_spec
 from sentinel.stress.of_checkpoint import stress_checkpoint
 from sentinel.stress_command import spec_of
 from sentinel.stress_result import StressResult
@@ -142,6 +144,23 @@ def test_flags_win_over_the_manifest(run, flags):
     assert spec.evaluate.tokens == 512
     other = spec_of(run[0] / "checkpoint", dense=None, arguments=["--data.source", "builtin", *flags[2:]])
     assert (other.data.source, other.model.id) == ("builtin", "llama")
+
+
+@pytest.mark.parametrize("section", ["grow", "controller"])
+def test_what_a_run_decided_by_on_the_way_is_kept_out_of_the_text_again(document, run, flags, tmp_path, section):
+    manifest = json.loads((run[0] / "checkpoint" / "sentinel.json").read_bytes())
+    made_by = parse_spec(document | {"prune": document["prune"] | {"cycles": 2}, section: {}})
+    manifest["spec"] = made_by.model_dump(mode="json")
+    (tmp_path / "sentinel.json").write_text(json.dumps(manifest))
+    made, stressed = (
+        load_inputs(
+            spec.model_copy(update={"data": BuiltinData(sequence_length=32), "evaluate": Evaluate(tokens=512)}),
+            allowed_roots=None,
+        )
+        for spec in (made_by, spec_of(tmp_path, dense=None, arguments=flags))
+    )
+    assert stressed.calibration.equal(made.calibration)
+    assert stressed.training.equal(made.training)
 
 
 def test_a_commit_of_the_hub_is_read_again(run, tmp_path):
