@@ -101,8 +101,8 @@ def spec_of(checkpoint: Path, *, dense: str | None, arguments: list[str]) -> Spe
     set_flags(given, arguments)
     if dense is not None:
         document["model"] = model_section(dense) | _of(document.get("model", {}), "dtype")
-    elif "model" not in given:
-        _check_findable(document.get("model"), "dense model", "Name it with --dense.")
+    else:
+        _take_model(document, given.get("model", {}))
     text = given.get("data", {})
     if not isinstance(text, dict):
         raise SpecInvalid(f"--data takes no value, only its fields do. {_TEXT_ADVICE}")
@@ -112,6 +112,17 @@ def spec_of(checkpoint: Path, *, dense: str | None, arguments: list[str]) -> Spe
         _check_findable(document["data"], "text", _TEXT_ADVICE)
     set_flags(document, arguments)
     return parse_spec(document)
+
+
+def _take_model(document: dict[str, Any], given: Any) -> None:  # noqa: ANN401 - of flags
+    """Leave of the document's model what flags may build on, unless they name another themselves."""
+    if not isinstance(given, dict):  # a name for all of it
+        return
+    known = document.get("model")
+    if known and given.get("source", known["source"]) != known["source"]:
+        document["model"] = _of(known, "dtype")
+    elif not given.keys() & {"id", "path"}:
+        _check_findable(known, "dense model", "Name it with --dense.")
 
 
 def _known(checkpoint: Path) -> dict[str, Any]:

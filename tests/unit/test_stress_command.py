@@ -15,7 +15,7 @@ from sentinel.inputs import load_inputs
 from sentinel.manifest import Manifest
 from sentinel.paths import BUILTIN_MODELS
 from sentinel.result import Result
-from sentinel.spec import Evaluate, parse_spec
+from sentinel.spec import BuiltinModel, Evaluate, PathModel, parse_spec
 from sentinel.stress.of_checkpoint import stress_checkpoint
 from sentinel.stress_command import spec_of
 from sentinel.stress_result import StressResult
@@ -189,6 +189,21 @@ def test_what_the_checkpoint_does_not_tell_is_asked_for(run, flags, tmp_path):
     (tmp_path / "sentinel.json").write_text("{}")
     with pytest.raises(SpecInvalid, match="damaged, or of another version"):
         spec_of(tmp_path, dense="builtin/llama", arguments=[])
+
+
+def test_a_flag_that_names_no_model_finds_none(run, tmp_path):
+    """A dtype says no place, and another source's fields are not the first one's."""
+    manifest = json.loads((run[0] / "checkpoint" / "sentinel.json").read_bytes())
+    manifest["spec"]["model"] = {"source": "path", "path": "model", "dtype": "bfloat16"}
+    (tmp_path / "sentinel.json").write_text(json.dumps(manifest))
+    text = ["--data.source", "builtin"]
+    with pytest.raises(SpecInvalid, match=r"dense model was of source path.*--dense"):
+        spec_of(tmp_path, dense=None, arguments=[*text, "--model.dtype", "float32"])
+    named = spec_of(tmp_path, dense=None, arguments=[*text, "--model.path", "/models/model"])
+    assert named.model == PathModel(path="/models/model", dtype="bfloat16")
+    other = spec_of(tmp_path, dense=None, arguments=[*text, "--model.source", "builtin", "--model.id", "llama"])
+    assert other.model == BuiltinModel(id="llama", dtype="bfloat16")
+    assert spec_of(tmp_path, dense=None, arguments=[*text, "--model", "builtin/llama"]).model.id == "llama"
 
 
 def test_what_cannot_be_compared_is_refused(document, tmp_path):
