@@ -108,18 +108,27 @@ class AdaptiveModel:
         Raises:
             ValueError: There is no such gate, or the kind of gates cannot have the value. Nothing was set.
         """
+        self.check(unit, layer, gates)
         index = self._index(unit, layer, gates)
+        for group, value in gates.items():
+            if self.kind == "learnable":
+                self.log_alphas[index][group] = log_alpha_of(torch.tensor(float(value)))
+            else:
+                self._gates.values[index][group] = value
+
+    def check(self, unit: Unit, layer: int, gates: Mapping[int, float]) -> None:
+        """Refuse what `set` would refuse.
+
+        Raises:
+            ValueError: As of `set`.
+        """
+        self._index(unit, layer, gates)
         for group, value in gates.items():
             if not (value in (0, 1) if self.kind == "hard" else 0 <= value <= 1):
                 allowed = "0 or 1" if self.kind == "hard" else "between 0 and 1"
                 raise ValueError(
                     f"A {self.kind} gate is {allowed}; that of group {group} in layer {layer} came as {value}."
                 )
-        for group, value in gates.items():
-            if self.kind == "learnable":
-                self.log_alphas[index][group] = log_alpha_of(torch.tensor(float(value)))
-            else:
-                self._gates.values[index][group] = value
 
     @contextmanager
     def sampled(self, generator: torch.Generator) -> Iterator[None]:

@@ -16,6 +16,8 @@ from sentinel.result import State
 FACTORS: Mapping[State, float] = MappingProxyType(
     {"active": 1.0, "overloaded": 0.5, "misaligned": 0.7, "withdrawn": 0.0}
 )
+# Gates that differ by less are the same.
+TOLERANCE = 1e-6
 
 
 class _Value(BaseModel):
@@ -141,27 +143,35 @@ def apply_effects(adaptive: AdaptiveModel, history: History, *, step: int) -> Hi
     Factors do not pile up: they count from the gate as it was before the first of them.
 
     Raises:
-        ValueError: The gates cannot have the values, as hard ones cannot, or do not cover a group.
+        ValueError: The gates cannot have the values, as hard ones cannot, or do not cover a group. None was set.
     """
+    wanted = {
+        (layer, group): _own(adaptive, layer, group, old) * FACTORS[old.state]
+        for layer, row in history.standings.items()
+        for group, old in row.items()
+        if not old.removed
+    }
+    for (layer, group), value in wanted.items():
+        adaptive.check("attention", layer, {group: value})
     standings = {layer: dict(row) for layer, row in history.standings.items()}
     entries = []
-    for layer, row in standings.items():
-        for group, old in row.items():
-            if old.removed:
-                continue
-            now = adaptive.gate("attention", layer, group)
-            own = now if old.gate is None else old.gate
-            wanted = own * FACTORS[old.state]
-            row[group] = old.model_copy(update={"gate": None if old.state == "active" else own})
-            if abs(wanted - now) > 1e-6:
-                adaptive.set("attention", layer, {group: wanted})
-                reason = (
-                    f"The gate was set from {now:.3g} to {wanted:.3g}, {FACTORS[old.state]:g} of its own {own:.3g}."
-                )
-                entries.append(
-                    Transition(step=step, layer=layer, group=group, before=old.state, after=old.state, reason=reason)
-                )
+    for (layer, group), value in wanted.items():
+        old, own = standings[layer][group], _own(adaptive, layer, group, standings[layer][group])
+        standings[layer][group] = old.model_copy(update={"gate": None if old.state == "active" else own})
+        before = adaptive.gate("attention", layer, group)
+        if abs(value - before) > TOLERANCE:
+            adaptive.set("attention", layer, {group: value})
+            factor = FACTORS[old.state]
+            reason = f"The gate was set from {before:.3g} to {value:.3g}, {factor:g} of its own {own:.3g}."
+            entries.append(
+                Transition(step=step, layer=layer, group=group, before=old.state, after=old.state, reason=reason)
+            )
     return history.model_copy(update={"standings": standings, "timeline": (*history.timeline, *entries)})
+
+
+def _own(adaptive: AdaptiveModel, layer: int, group: int, standing: Standing) -> float:
+    """The gate as it was before the first effect."""
+    return adaptive.gate("attention", layer, group) if standing.gate is None else standing.gate
 
 
 def _moved(old: Standing, judged: tuple[State, str], recovery: int) -> tuple[Standing, str]:

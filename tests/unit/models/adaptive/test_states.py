@@ -180,3 +180,13 @@ def test_hard_gates_have_no_half_effects():
     adaptive = adaptive_of("hard")
     apply_effects(adaptive, History().observed(0, IDLE), step=0)
     assert adaptive.gate("attention", 0, 0) == 0
+
+
+def test_refused_effects_close_nothing():
+    adaptive = adaptive_of("hard")
+    first_closes = signals(importance=(0.01, 1, 1, 1), utilisation=(0.01, 0.97, 0.01, 0.01))
+    history = History().observed(0, first_closes)
+    assert states(history)[:2] == ["withdrawn", "overloaded"]
+    with pytest.raises(ValueError, match="0 or 1"):
+        apply_effects(adaptive, history, step=0)
+    assert all((values == 1).all() for values in adaptive.values())
