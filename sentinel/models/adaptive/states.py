@@ -158,11 +158,11 @@ def apply_effects(adaptive: AdaptiveModel, history: History, *, step: int) -> Hi
     for (layer, group), value in wanted.items():
         old, own = standings[layer][group], _own(adaptive, layer, group, standings[layer][group])
         standings[layer][group] = old.model_copy(update={"gate": None if old.state == "active" else own})
-        before = adaptive.gate("attention", layer, group)
-        if abs(value - before) > TOLERANCE:
-            adaptive.set("attention", layer, {group: value})
+        before, after = _set(adaptive, layer, group, value)
+        # Gates of a short data type do not become what they are set to.
+        if abs(after - before) > TOLERANCE:
             factor = FACTORS[old.state]
-            reason = f"The gate was set from {before:.3g} to {value:.3g}, {factor:g} of its own {own:.3g}."
+            reason = f"The gate was set from {before:.3g} to {after:.3g}, {factor:g} of its own {own:.3g}."
             entries.append(
                 Transition(step=step, layer=layer, group=group, before=old.state, after=old.state, reason=reason)
             )
@@ -172,6 +172,14 @@ def apply_effects(adaptive: AdaptiveModel, history: History, *, step: int) -> Hi
 def _own(adaptive: AdaptiveModel, layer: int, group: int, standing: Standing) -> float:
     """The gate as it was before the first effect."""
     return adaptive.gate("attention", layer, group) if standing.gate is None else standing.gate
+
+
+def _set(adaptive: AdaptiveModel, layer: int, group: int, value: float) -> tuple[float, float]:
+    """What the gate was, and what it is now."""
+    before = adaptive.gate("attention", layer, group)
+    if abs(value - before) > TOLERANCE:
+        adaptive.set("attention", layer, {group: value})
+    return before, adaptive.gate("attention", layer, group)
 
 
 def _moved(old: Standing, judged: tuple[State, str], recovery: int) -> tuple[Standing, str]:

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from sentinel.models.adaptive.adaptive_model import AdaptiveModel
 from sentinel.models.adaptive.signals import Signals, measure_signals, signals_of
@@ -190,3 +191,12 @@ def test_refused_effects_close_nothing():
     with pytest.raises(ValueError, match="0 or 1"):
         apply_effects(adaptive, history, step=0)
     assert all((values == 1).all() for values in adaptive.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_gate_that_its_data_type_rounds_is_set_once(dtype):
+    model, _, family = make_loaded("llama-gqa")
+    adaptive = AdaptiveModel(model.to(dtype).requires_grad_(False), family)
+    history = apply_effects(adaptive, History().observed(0, MISALIGNED), step=0)
+    assert len(history.timeline) == 2
+    assert apply_effects(adaptive, history, step=1) == history
