@@ -72,13 +72,15 @@ class Standing(_Value):
         state: Its state.
         calm: Measurements in a row that gave no reason for a state other than active.
         gate: What its gate was before an effect was applied; None while none is.
-        rest: Measurements since an effect closed it.
+        closed: Whether an effect closed it, which was open before.
+        rest: Measurements since then.
         removed: Whether it was cut out of the model.
     """
 
     state: State = "active"
     calm: int = 0
     gate: float | None = None
+    closed: bool = False
     rest: int = 0
     removed: bool = False
 
@@ -157,7 +159,12 @@ def apply_effects(adaptive: AdaptiveModel, history: History, *, step: int) -> Hi
     entries = []
     for (layer, group), value in wanted.items():
         old, own = standings[layer][group], _own(adaptive, layer, group, standings[layer][group])
-        standings[layer][group] = old.model_copy(update={"gate": None if old.state == "active" else own})
+        standings[layer][group] = old.model_copy(
+            update={
+                "gate": None if old.state == "active" else own,
+                "closed": old.state == "withdrawn" and own > history.thresholds.closed,
+            }
+        )
         before, after = _set(adaptive, layer, group, value)
         # Gates of a short data type do not become what they are set to.
         if abs(after - before) > TOLERANCE:
@@ -186,7 +193,7 @@ def _moved(old: Standing, judged: tuple[State, str], recovery: int) -> tuple[Sta
     state, reason = judged
     if old.removed:
         return Standing(state=state), reason or "It has come back."
-    if old.state == "withdrawn" and old.gate is not None:
+    if old.closed:
         rest = old.rest + 1
         if rest < recovery:
             return old.model_copy(update={"rest": rest}), ""

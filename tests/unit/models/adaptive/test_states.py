@@ -175,6 +175,24 @@ def test_a_group_that_an_effect_closed_is_tried_again(tokens):
     assert history.standing(0, 0).state == "active"
 
 
+def test_a_group_that_somebody_else_closed_stays_withdrawn():
+    adaptive = adaptive_of()
+    adaptive.set("attention", 0, {0: 0.01})
+    history = History()
+    for step in range(6):
+        history = apply_effects(adaptive, history.observed(step, CLOSED), step=step)
+    assert states(history)[0] == "withdrawn"
+    changes = [entry for entry in history.timeline if entry.before != entry.after]
+    assert [(entry.step, entry.after) for entry in changes] == [(0, "withdrawn")]
+
+
+def test_a_group_that_no_effect_has_closed_yet_is_not_tried_again():
+    history = apply_effects(adaptive_of(), History().observed(0, OVERLOADED), step=0)
+    for step in (1, 2, 3):
+        history = history.observed(step, IDLE)
+    assert states(history)[0] == "withdrawn"
+
+
 def test_hard_gates_have_no_half_effects():
     with pytest.raises(ValueError, match="0 or 1"):
         apply_effects(adaptive_of("hard"), History().observed(0, OVERLOADED), step=0)
