@@ -1,7 +1,7 @@
 """What each cycle is to do: as the spec's schedule says, or as a controller decides on what was measured."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +76,18 @@ class Planner:
             return self.scheduled(records)
         steps_left = self._steps * self._spec.prune.cycles - sum(record.healing_steps for record in records)
         done, planned = self._reached(records), self._scheduled(len(records) + 1)
-        return self.decided(records, self._controller.decide(measure(steps_left, done, planned)))
+        now = replace(measure(steps_left, done, planned), may_grow=not self._gave_up(records))
+        return self.decided(records, self._controller.decide(now))
 
     def scheduled(self, records: Sequence[CycleRecord]) -> Plan:
         """By the spec alone; exchanges are not for the last cycle, behind which nothing is healed any more."""
         spec, cycle = self._spec, len(records) + 1
-        gave_up = spec.grow is not None and _gave_up(spec.grow, records)
         return Plan(
             before=self._reached(records),
             progress=self._scheduled(cycle),
             prune=spec.prune,
             heal=self._heal(cycle),
-            grow=None if gave_up or cycle == spec.prune.cycles else spec.grow,
+            grow=None if self._gave_up(records) or cycle == spec.prune.cycles else spec.grow,
         )
 
     def decided(self, records: Sequence[CycleRecord], decision: DecisionRecord) -> Plan:
@@ -139,9 +139,10 @@ class Planner:
         decision = records[-1].decision
         return decision.progress if decision else self._scheduled(len(records))
 
-
-def _gave_up(how: Grow, records: Sequence[CycleRecord]) -> bool:
-    """Whether so many exchanges in a row were undone that the spec wants no more."""
-    if how.patience is None or len(records) < how.patience:
-        return False
-    return not any(record.growth is None or record.growth.accepted for record in records[-how.patience :])
+    def _gave_up(self, records: Sequence[CycleRecord]) -> bool:
+        """Whether so many exchanges in a row were undone that the spec wants no more, whatever cycles had none."""
+        patience = self._spec.grow.patience if self._spec.grow else None
+        exchanges = [record.growth for record in records if record.growth]
+        if patience is None or len(exchanges) < patience:
+            return False
+        return not any(growth.accepted for growth in exchanges[-patience:])

@@ -47,7 +47,7 @@ def available(now: Measurements, *, grow: float) -> list[Action]:
         Action.SPARE: heals,
         Action.HEAL: heals and way_left,
         Action.HOLD: heals and way_left and now.progress > 0,
-        Action.GROW: grow > 0 and way_left and now.progress > 0,
+        Action.GROW: grow > 0 and now.may_grow and way_left and now.progress > 0,
     }
     return [action for action, can in possible.items() if can]
 

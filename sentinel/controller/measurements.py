@@ -24,6 +24,7 @@ class Measurements:
         utilisation: Layer → attention group → its share of the energy of the layer's output.
         entropy: Layer → attention group → mean entropy of its attention rows, in nats.
         removed: Layer → attention groups that are gone.
+        may_grow: Whether exchanges, where the spec has any, are still to be tried.
     """
 
     cycle: int
@@ -39,6 +40,7 @@ class Measurements:
     utilisation: Mapping[int, Mapping[int, float]]
     entropy: Mapping[int, Mapping[int, float]]
     removed: Mapping[int, int]
+    may_grow: bool = True
 
     @property
     def is_last(self) -> bool:

@@ -7,21 +7,22 @@ import pytest
 from sentinel.planning import Planner
 from sentinel.result import CostRecord, CycleRecord, DecisionRecord, GrowthRecord
 from sentinel.spec import parse_spec
+from tests.unit.controller.measured import first, measured, survivors
 
 
-def spec(**grow):
+def spec(*, cycles=4, **grow):
     return parse_spec(
         {
             "model": "builtin/gpt2",
-            "prune": {"target": {"sparsity": 0.5}, "cycles": 4, "schedule": "linear", "protected_layers": [3]},
+            "prune": {"target": {"sparsity": 0.5}, "cycles": cycles, "schedule": "linear", "protected_layers": [3]},
             "heal": {"epochs": 2},
             "grow": grow,
         }
     )
 
 
-def planner(**grow):
-    return Planner(spec(**grow), steps=10, model_folder=Path(), state=None)
+def planner(*, cycles=4, **grow):
+    return Planner(spec(cycles=cycles, **grow), steps=10, model_folder=Path(), state=None)
 
 
 def growth(*, accepted):
@@ -69,14 +70,38 @@ def test_the_schedule_exchanges_behind_every_cycle_but_the_last():
 
 @pytest.mark.parametrize(
     ("outcomes", "goes_on"),
-    [([], True), ([False], True), ([False, False], False), ([True, False], True), ([False, None], True)],
+    [
+        ([], True),
+        ([False], True),
+        ([False, False], False),
+        ([True, False], True),
+        ([False, None], True),
+        ([False, None, False], False),
+    ],
 )
 def test_after_so_many_exchanges_in_a_row_that_were_undone_no_more_are_tried(outcomes, goes_on):
     """None: nothing could grow in that cycle, which says nothing of exchanges."""
     growths = [None if accepted is None else growth(accepted=accepted) for accepted in outcomes]
     records = [record(number, growth=found) for number, found in enumerate(growths, start=1)]
-    assert (planner(patience=2).scheduled(records).grow is not None) is goes_on
-    assert planner().scheduled(records).grow is not None
+    assert (planner(cycles=5, patience=2).scheduled(records).grow is not None) is goes_on
+    assert planner(cycles=5).scheduled(records).grow is not None
+
+
+@pytest.mark.parametrize(("patience", "grows"), [(None, True), (3, True), (2, False)])
+def test_a_controller_is_told_that_no_more_exchanges_are_tried(patience, grows):
+    document = spec(cycles=5, patience=patience).model_dump(mode="json") | {"controller": {}}
+    made = Planner(parse_spec(document), steps=20, model_folder=Path(), state=None)
+    made.plan([], lambda *_: first(cycles=5))
+    for cycle in (2, 3):
+        made.plan([record(1, decision=decision(progress=0.25))], lambda *_, cycle=cycle: strained(cycle))
+    done = [record(n, decision=decision(progress=0.3), growth=growth(accepted=False)) for n in (1, 2)]
+    plan = made.plan(done, lambda *_: strained(4))
+    assert (plan.decision.action == "grow") is grows
+    assert (plan.grow is not None) is grows
+
+
+def strained(cycle):
+    return measured(cycle=cycle, cycles=5, **survivors(1, [0.5, 0.5]))
 
 
 def test_a_decision_says_how_far_how_long_and_where():
