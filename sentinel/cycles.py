@@ -166,6 +166,7 @@ class Cycles:
             self.module,
             signals,
             self.records,
+            prune=self._spec.prune,
             dense_loss=self._watched_dense,
             loss=self._watched,
             cycles=self._spec.prune.cycles,

@@ -6,6 +6,7 @@ import torch
 
 from sentinel.controller.measurements import Measurements
 from sentinel.models.adaptive.signals import measure_signals
+from sentinel.prune_spec import Prune
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.result import CycleRecord, Signals
 from sentinel.utils.series import Point
@@ -30,6 +31,7 @@ def measurements(
     signals: Signals,
     records: Sequence[CycleRecord],
     *,
+    prune: Prune,
     dense_loss: float,
     loss: float,
     cycles: int,
@@ -51,6 +53,8 @@ def measurements(
         loss=loss,
         cut_loss=last.watched_cut_loss if last else None,
         healing_slope=last.healing_slope if last else None,
+        minimum_per_layer=prune.minimum_per_layer,
+        protected_layers=prune.protected_layers,
         utilisation=signals["utilisation"],
         entropy=signals["entropy"],
         removed={

@@ -1,6 +1,6 @@
 """What a controller is told: before a cycle, and after it. Plain numbers; knows no model and no thresholds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -24,6 +24,8 @@ class Measurements:
         utilisation: Layer → attention group → its share of the energy of the layer's output.
         entropy: Layer → attention group → mean entropy of its attention rows, in nats.
         removed: Layer → attention groups that are gone.
+        minimum_per_layer: Attention groups that every layer keeps by the spec.
+        protected_layers: Layers that lose nothing by the spec.
         may_grow: Whether exchanges, where the spec has any, are still to be tried.
     """
 
@@ -40,6 +42,8 @@ class Measurements:
     utilisation: Mapping[int, Mapping[int, float]]
     entropy: Mapping[int, Mapping[int, float]]
     removed: Mapping[int, int]
+    minimum_per_layer: int = 1
+    protected_layers: Sequence[int] = ()
     may_grow: bool = True
 
     @property

@@ -42,12 +42,14 @@ def overloaded(now: Measurements, strain: Mapping[int, float]) -> list[int]:
 def leave_a_choice(now: Measurements, *, protected: Collection[int], progress: float, grow: float) -> bool:
     """Whether the cut has `CHOICE` times the groups that it needs, outside the protected layers.
 
-    One group stays in every layer. How many make up the way to the target is told from those that are gone.
+    What the spec wants to stay stays. How many make up the way to the target is told from those that are gone.
     """
     gone = sum(now.removed.values())
     dense = gone + sum(map(len, now.utilisation.values()))
     needed = gone * (progress - now.progress) / now.progress + grow * dense if now.progress else dense
-    free = sum(len(groups) - 1 for layer, groups in now.utilisation.items() if groups and layer not in protected)
+    kept = {*now.protected_layers, *protected}
+    counts = [len(groups) for layer, groups in now.utilisation.items() if layer not in kept]
+    free = sum(max(0, count - now.minimum_per_layer) for count in counts)
     return free >= CHOICE * needed
 
 

@@ -52,4 +52,7 @@ def test_protection_needs_twice_the_groups_that_go():
     assert leave_a_choice(now, protected=[1], progress=3 / 8, grow=0.0)
     assert not leave_a_choice(now, protected=[1], progress=3 / 8, grow=0.1)
     assert not leave_a_choice(now, protected=[0, 1], progress=3 / 8, grow=0.0)
+    for spec in ({"minimum_per_layer": 3}, {"protected_layers": [0, 2]}):
+        bound = measured(**survivors(1, [0.5, 0.5]), progress=1 / 8, **spec)
+        assert not leave_a_choice(bound, protected=[1], progress=3 / 8, grow=0.0), "the spec leaves less to choose from"
     assert not leave_a_choice(measured(progress=0.0), protected=[1], progress=0.25, grow=0.0)
