@@ -196,7 +196,8 @@ class AdaptiveModel:
         """Take over a saved state, bit for bit.
 
         Raises:
-            CheckpointInvalid: It cannot be read, or is of gates of another kind, of other sites or other counts.
+            CheckpointInvalid: It cannot be read, is of gates of another kind, of other sites or other counts, or has
+                values that those cannot have.
         """
         try:
             kind = json.loads((folder / KIND_FILE).read_text(encoding="utf-8"))["kind"]
@@ -210,8 +211,17 @@ class AdaptiveModel:
                 f"The gates in {folder.name} are {kind} ones of {len(saved)} sites, not those of this model; "
                 "restore them into gates of the same kind and units, on the model that they were saved from."
             )
+        if not all(self._can_be(values) for values in saved.values()):
+            raise CheckpointInvalid(f"The gates in {folder.name} are damaged: {kind} ones cannot have such values.")
         for name, tensor in own.items():
             tensor.copy_(saved[name])
+
+    def _can_be(self, values: Tensor) -> bool:
+        """Whether this kind of gates is kept as such values."""
+        if self.kind == "learnable":  # an optimiser may have taken them anywhere
+            return bool(values.isfinite().all())
+        allowed = (values == 0) | (values == 1) if self.kind == "hard" else (values >= 0) & (values <= 1)
+        return bool(allowed.all())
 
     def _settled(self) -> list[Tensor]:
         return [settled(values) for values in self.log_alphas] if self.kind == "learnable" else self._gates.values

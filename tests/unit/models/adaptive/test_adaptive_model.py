@@ -3,6 +3,7 @@ from typing import get_args
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sentinel.errors import CheckpointInvalid
 from sentinel.models.adaptive.adaptive_model import AdaptiveModel, GateKind
@@ -189,6 +190,21 @@ def test_a_state_of_others_is_refused(tmp_path):
     (tmp_path / "gates.json").unlink()
     with pytest.raises(CheckpointInvalid, match="Cannot read"):
         gated(kind="soft").restore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("hard", 0.5), ("hard", float("nan")), ("soft", 7.0), ("soft", float("nan")), ("learnable", float("nan"))],
+)
+def test_values_that_such_gates_cannot_have_are_refused(tmp_path, kind, value):
+    gated(kind=kind).save(tmp_path)
+    tensors = load_file(tmp_path / "gates.safetensors")
+    tensors["attention.1"][0] = value
+    save_file(tensors, tmp_path / "gates.safetensors")
+    adaptive = gated(kind=kind)
+    with pytest.raises(CheckpointInvalid, match="damaged"):
+        adaptive.restore(tmp_path)
+    assert all((values == 1).all() for values in adaptive.values())
 
 
 def test_generate_gives_the_same_tokens_with_and_without_cache(tokens):
