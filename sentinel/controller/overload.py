@@ -20,10 +20,10 @@ def strains(now: Measurements, dense_entropy: Mapping[int, Mapping[int, float]])
     attention entropies H_g, D_g in the dense model: n Σ u_g² · (Σ D_g / Σ H_g). 1 / Σ u² is the number of groups that
     really work (inverse participation ratio), and those that take on others' work attend to less: on the built-in
     models entropy fell by up to a quarter with the depth of a healed cut. Layers without groups are left out: those
-    were emptied on purpose.
+    were emptied on purpose. n is counted in D: groups that came beyond it are no dense ones.
     """
     return {
-        layer: (len(shares) + now.removed.get(layer, 0))
+        layer: (len(dense_entropy.get(layer, ())) or len(shares) + now.removed.get(layer, 0))
         * _concentration(shares)
         * _narrowing(now.entropy[layer], dense_entropy.get(layer, {}))
         for layer, shares in now.utilisation.items()

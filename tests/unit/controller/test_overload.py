@@ -25,7 +25,19 @@ def test_survivors_that_attend_to_less_than_in_the_dense_model_strain_more():
 
 def test_groups_that_the_dense_model_did_not_have_are_compared_with_nothing():
     now = measured(utilisation={0: {0: 0.5, 4: 0.5}}, entropy={0: {0: 1.0, 4: 0.1}}, removed={0: 3})
-    assert strains(now, {0: {0: 2.0}})[0] == pytest.approx(5 * 0.5 * 2)
+    assert strain_of(0, now) == pytest.approx(4 * 0.5 * 2)
+
+
+def test_a_layer_whose_lost_groups_were_replaced_by_fresh_ones_does_not_strain():
+    """Two of its four groups were lost, and as many came that the dense model did not have."""
+    groups = (0, 1, 4, 5)
+    now = measured(
+        utilisation={**EVEN, 1: dict.fromkeys(groups, 0.25)},
+        entropy={**DENSE_ENTROPY, 1: dict.fromkeys(groups, 2.0)},
+        removed={1: 2},
+    )
+    assert strain_of(1, now) == pytest.approx(1)
+    assert overloaded(now, strains(now, DENSE_ENTROPY)) == []
 
 
 def test_overloaded_is_half_as_much_again_as_the_median_layer_and_must_have_lost_something():
