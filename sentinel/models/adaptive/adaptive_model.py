@@ -236,7 +236,9 @@ class AdaptiveModel:
 
     def _drawn(self, log_alpha: Tensor, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor:
         """One row of gates per sample of a pass, (samples, num_groups)."""
-        samples = next(value for value in (*arguments, *keywords.values()) if isinstance(value, Tensor)).shape[0]
+        # Positions, which may come first, can be one row for all samples.
+        named = (keywords.get("input_ids"), keywords.get("inputs_embeds"))
+        samples = next(len(value) for value in (*arguments, *named) if isinstance(value, Tensor))
         uniform = torch.rand(samples, len(log_alpha), generator=self._generator).clamp(MARGIN, 1 - MARGIN)
         return draw(log_alpha, uniform.to(log_alpha.device))
 

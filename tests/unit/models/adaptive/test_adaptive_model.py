@@ -133,6 +133,16 @@ def test_draws_are_per_sample_and_repeat_with_the_seed(tokens):
         assert torch.equal(adaptive.model(same).logits, adaptive.model(same).logits)
 
 
+def test_every_sample_has_gates_of_its_own_whatever_else_the_pass_is_told(tokens):
+    adaptive = gated(kind="learnable")
+    same, positions = tokens[:1].expand(2, -1), torch.arange(tokens.shape[1])[None]
+    adaptive.set("attention", 0, dict.fromkeys(range(4), 0.5))
+    with adaptive, adaptive.sampled(torch.Generator().manual_seed(3)):
+        for text in ({"input_ids": same}, {"inputs_embeds": adaptive.model.get_input_embeddings()(same)}):
+            first, second = adaptive.model(position_ids=positions, **text).logits
+            assert not torch.equal(first, second)
+
+
 def test_expected_open_is_what_draws_come_to_in_the_mean(tokens):
     adaptive = gated(kind="learnable")
     adaptive.set("attention", 0, {0: 0.0, 1: 0.5, 2: 0.9})
