@@ -110,8 +110,10 @@ def spec_of(checkpoint: Path, *, dense: str | None, arguments: list[str]) -> Spe
         document["data"] = {}
     elif "train" not in text:
         _check_findable(document["data"], "text", _TEXT_ADVICE)
-    set_flags(document, arguments)
-    return parse_spec(document)
+    named = _without_places(document)
+    set_flags(named, arguments)
+    _check_domains(named)
+    return parse_spec(named)
 
 
 def _take_model(document: dict[str, Any], given: Any) -> None:  # noqa: ANN401 - of flags
@@ -148,6 +150,30 @@ def _known(checkpoint: Path) -> dict[str, Any]:
 
 def _of(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: section[key] for key in keys if key in section}
+
+
+def _without_places(document: dict[str, Any]) -> dict[str, Any]:
+    """The document, but that domains of local files do not name them: a manifest does not say where they lie."""
+    stress = document["evaluate"]["stress"]
+    texts = {
+        name: {key: value for key, value in text.items() if text["source"] != "path" or key != "train"}
+        for name, text in stress.get("domains", {}).items()
+    }
+    domains = {"domains": texts} if texts else {}
+    return document | {"evaluate": document["evaluate"] | {"stress": {**stress, **domains}}}
+
+
+def _check_domains(document: Mapping[str, Any]) -> None:
+    """Refuse domains of local files that no flag names; whatever else is wrong is told by the spec."""
+    section: Any = document
+    for key in ("evaluate", "stress", "domains"):
+        section = section.get(key) if isinstance(section, dict) else None
+    for name, text in (section if isinstance(section, dict) else {}).items():
+        if isinstance(text, dict) and text.get("source") == "path" and "train" not in text:
+            raise SpecInvalid(
+                f"The checkpoint does not say where the text of the domain {name} lies. "
+                f"Name it with --evaluate.stress.domains.{name}.train …."
+            )
 
 
 def _check_findable(section: Any, what: str, advice: str) -> None:  # noqa: ANN401 - of a document

@@ -191,12 +191,12 @@ def test_what_the_checkpoint_does_not_tell_is_asked_for(run, flags, tmp_path):
         spec_of(tmp_path, dense="builtin/llama", arguments=[])
 
 
-def test_a_flag_that_names_no_model_finds_none(run, tmp_path):
+def test_a_flag_that_names_no_model_finds_none(run, flags, tmp_path):
     """A dtype says no place, and another source's fields are not the first one's."""
     manifest = json.loads((run[0] / "checkpoint" / "sentinel.json").read_bytes())
     manifest["spec"]["model"] = {"source": "path", "path": "model", "dtype": "bfloat16"}
     (tmp_path / "sentinel.json").write_text(json.dumps(manifest))
-    text = ["--data.source", "builtin"]
+    text = ["--data.source", "builtin", *flags[2:]]
     with pytest.raises(SpecInvalid, match=r"dense model was of source path.*--dense"):
         spec_of(tmp_path, dense=None, arguments=[*text, "--model.dtype", "float32"])
     named = spec_of(tmp_path, dense=None, arguments=[*text, "--model.path", "/models/model"])
@@ -204,6 +204,14 @@ def test_a_flag_that_names_no_model_finds_none(run, tmp_path):
     other = spec_of(tmp_path, dense=None, arguments=[*text, "--model.source", "builtin", "--model.id", "llama"])
     assert other.model == BuiltinModel(id="llama", dtype="bfloat16")
     assert spec_of(tmp_path, dense=None, arguments=[*text, "--model", "builtin/llama"]).model.id == "llama"
+
+
+def test_a_domain_of_local_files_is_asked_for(run, flags):
+    with pytest.raises(SpecInvalid, match=r"domain plays lies.*--evaluate\.stress\.domains\.plays\.train"):
+        spec_of(run[0] / "checkpoint", dense=None, arguments=flags[:2])
+    others = ["--evaluate.stress.domains", "{programs: {source: builtin, id: programs}}"]
+    spec = spec_of(run[0] / "checkpoint", dense=None, arguments=[*flags[:2], *others])
+    assert list(spec.evaluate.stress.domains) == ["programs"]
 
 
 def test_what_cannot_be_compared_is_refused(document, tmp_path):
