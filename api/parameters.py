@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from api.settings import LONGEST_GRACE_S
 from api.store.jobs import Terms
+from sentinel.endpoint import IDEMPOTENCY_KEY
 
 LARGEST_PRIORITY = 1000
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,7 +45,7 @@ OfKey = Annotated[str | None, Query(description="Of this key only.", pattern=ID)
 
 IdempotencyKey = Annotated[
     str | None,
-    Header(description="The same key and request give what they gave the first time.", pattern=r"^[!-~]{1,255}$"),
+    Header(description="The same key and request give what they gave the first time.", pattern=IDEMPOTENCY_KEY),
 ]
 Grace = Annotated[
     float | None,

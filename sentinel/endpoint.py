@@ -12,8 +12,8 @@ from sentinel.errors import Fault, SentinelError
 
 # Ids and keys are of these letters, and so are the names in paths.
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
-# As the service takes it.
-_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+# What the service takes, and a header can carry.
+IDEMPOTENCY_KEY = r"^[!-~]{1,255}$"
 
 
 class AddressInvalid(SentinelError):
@@ -82,7 +82,7 @@ def known_by(idempotency_key: str) -> dict[str, str]:
     Raises:
         IdempotencyKeyInvalid: It is empty, too long, or has characters that a header has not.
     """
-    if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+    if not re.fullmatch(IDEMPOTENCY_KEY, idempotency_key):
         raise IdempotencyKeyInvalid(f"{idempotency_key[:40]!r} is no idempotency key.")
     return {"Idempotency-Key": idempotency_key}
 

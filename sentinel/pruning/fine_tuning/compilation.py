@@ -7,6 +7,7 @@ import torch
 
 from sentinel.errors import CompilationFailed
 
+# Told by their modules' names: to import them takes a second that healing without them need not spend.
 _COMPILERS = ("torch._dynamo.", "torch._inductor.")
 
 

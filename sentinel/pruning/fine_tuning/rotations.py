@@ -72,7 +72,7 @@ class _Rotation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - as above
         """By x."""
         cos, sin = ctx.saved_tensors
         by_x, half = gradient * cos, gradient.shape[-1] // 2
