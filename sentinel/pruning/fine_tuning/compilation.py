@@ -1,14 +1,22 @@
-"""What a healing that compiles needs around it: errors one can act on, and nothing left of what was compiled."""
+"""What a healing that compiles needs around it: causal attention without masks, errors that say what to do, an end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from transformers import masking_utils
 
 from sentinel.errors import CompilationFailed
 
 # Told by their modules' names: to import them takes a second that healing without them need not spend.
 _COMPILERS = ("torch._dynamo.", "torch._inductor.")
+# What transformers asks before it leaves a causal mask to the attention kernel. While a model is compiled it would
+# always make one: torch before 2.14 says that it is exported, and its positions might be those of several documents.
+_NO_REASONS_FOR_MASKS: dict[str, Callable[..., Any]] = {
+    "is_torchdynamo_exporting": lambda: False,
+    "find_packed_sequence_indices": lambda _positions: None,
+}
 
 
 @contextmanager
@@ -18,11 +26,15 @@ def compiling() -> Iterator[None]:
     torch keeps eight variants of a function at most, and runs what would be the ninth as if nothing had been said of
     compiling. Every cycle cuts another shape, so what was compiled before is forgotten.
 
+    A window of healing is one sequence, read from its start. So its attention is compiled as causal and gets no mask:
+    kernels without one skip half of the work, and on a GPU only they are the quick ones.
+
     Raises:
         CompilationFailed: torch could not compile, say for want of a C++ compiler.
     """
     try:
-        yield
+        with _without_masks():
+            yield
     except RuntimeError as error:
         if not type(error).__module__.startswith(_COMPILERS):
             raise
@@ -30,3 +42,13 @@ def compiling() -> Iterator[None]:
         raise CompilationFailed(f"torch.compile could not compile the model: {reason}") from error
     finally:
         torch.compiler.reset()
+
+
+@contextmanager
+def _without_masks() -> Iterator[None]:
+    before = {name: getattr(masking_utils, name) for name in _NO_REASONS_FOR_MASKS}
+    vars(masking_utils).update(_NO_REASONS_FOR_MASKS)
+    try:
+        yield
+    finally:
+        vars(masking_utils).update(before)

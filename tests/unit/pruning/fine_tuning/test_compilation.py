@@ -11,8 +11,9 @@ import torch._inductor.config
 from sentinel.errors import CompilationFailed
 from sentinel.models.families import family_of
 from sentinel.models.optimized.surgery import apply_removal
+from sentinel.pruning.fine_tuning.compilation import compiling
 from tests.unit.pruning.fine_tuning.healing import heal
-from tests.unit.pruning.tiny import tiny_gpt2
+from tests.unit.pruning.tiny import tiny_gpt2, tiny_llama
 
 # torch warns of what its own compiler uses.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
@@ -42,3 +43,12 @@ def test_a_compiler_that_is_not_there_is_named(windows, monkeypatch):
     with pytest.raises(CompilationFailed, match="could not compile") as failed:
         heal(model, model, windows, compile=True, **SETTINGS)
     assert "g++" in failed.value.instance_next_step
+
+
+@pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
+def test_attention_is_compiled_without_a_mask(make, windows):
+    model, graphs = make(), []
+    with compiling():
+        torch.compile(model, backend=lambda graph, _: graphs.append(graph) or graph)(windows[:2], use_cache=False)
+    calls = [node for graph in graphs for node in graph.graph.nodes if "scaled_dot_product" in str(node.target)]
+    assert {(call.kwargs["attn_mask"], call.kwargs["is_causal"]) for call in calls} == {(None, True)}
