@@ -5,6 +5,7 @@ answers at once.
 """
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -134,6 +135,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment here, without any service."""
+    _refuse_company()
     spec = spec_from_arguments(arguments or [])
     state = _state_to_resume(output, resume=resume)
     # Imported late: torch takes seconds, and a wrong spec should answer at once.
@@ -146,6 +148,15 @@ def run(
     with ProgressDisplay(Console(file=sys.stderr)) as display:
         result = experiment.run(spec, output=output, reporter=_LocalRun(display), resume=state)
     _show(result, as_json=as_json)
+
+
+def _refuse_company() -> None:
+    """Processes that a launcher started together would all do the same run, and write it to the same folder."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise WrongCall(
+            "A run is one process, and a launcher started several (WORLD_SIZE).",
+            next_step="Start `sentinel run` by itself; docs/healing.md says how processes share a healing in Python.",
+        )
 
 
 class _LocalRun:

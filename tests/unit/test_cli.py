@@ -102,3 +102,10 @@ def test_nobody_to_ask_is_told_from_ctrl_c(error, monkeypatch, tmp_path):
     assert (code, told["code"]) == (2, "nobody_answers")
     assert "--yes" in told["next_step"]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_a_launcher_started_several_times_is_refused(error, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, told = error("run", "--model", "builtin/gpt2")
+    assert (code, told["code"], list(tmp_path.iterdir())) == (2, "wrong_call", [])
+    assert "sentinel run" in told["next_step"]
