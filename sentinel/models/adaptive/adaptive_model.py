@@ -152,9 +152,12 @@ class AdaptiveModel:
 
         Raises:
             RuntimeError: The gates are not learnable.
+            ValueError: The unit has no gates.
         """
         self._check_learnable()
-        return torch.stack([open_probability(self.log_alphas[i]).sum() for i in self._of_unit(unit)]).sum()
+        if not (indices := self._of_unit(unit)):
+            raise ValueError(f"There are no {unit} gates.")
+        return torch.stack([open_probability(self.log_alphas[i]).sum() for i in indices]).sum()
 
     def learn(self, loss: Tensor, *, open_share: float, rate: float) -> None:
         """One step down the loss by the gates alone; then each unit's are open to `open_share` in the mean.

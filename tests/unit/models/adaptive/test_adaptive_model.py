@@ -156,6 +156,11 @@ def test_expected_open_is_what_draws_come_to_in_the_mean(tokens):
     assert all(gradient.abs().sum() > 0 for gradient in torch.autograd.grad(expected, adaptive.log_alphas))
 
 
+def test_a_unit_without_gates_is_named():
+    with pytest.raises(ValueError, match="no mlp gates"):
+        gated(units=["attention"], kind="learnable").expected_open("mlp")
+
+
 def test_learning_keeps_open_what_the_loss_needs(tokens):
     """Two groups of one layer made useless: their output slices are zero."""
     adaptive = gated(kind="learnable")
