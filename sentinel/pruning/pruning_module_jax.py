@@ -44,7 +44,13 @@ class PruningModule:
         return cls(model=model, params=params)
 
     def sites(self, units: Collection[Unit] = UNITS) -> list[Site]:
-        """The sites of the units that have groups left, in the order in which the model computes them."""
+        """The sites of the units that have groups left, in the order in which the model computes them.
+
+        Raises:
+            ValueError: There is no such unit.
+        """
+        if strangers := set(units) - set(UNITS):
+            raise ValueError(f"There are no units {sorted(strangers)} here; there are {', '.join(UNITS)}.")
         return [site for site in self.model.sites(self.params) if site.unit in units and site.num_groups]
 
     def gates(self) -> Array:
@@ -89,7 +95,7 @@ class PruningModule:
             seed: Of the draw.
 
         Raises:
-            ValueError: There is no such strategy, or the windows or the labels do not fit the model.
+            ValueError: There is no such strategy or unit, or the windows or the labels do not fit the model.
         """
         given, sites = windows_of(self.model, windows), self.sites(units)
         match strategy:

@@ -102,6 +102,12 @@ class Architecture(ABC):
     epsilon: float
     tied: bool
 
+    def __post_init__(self) -> None:
+        counts = ("num_layers", "hidden_size", "vocabulary", "head_dim", "queries_per_kv_head")
+        for name, count in ((name, getattr(self, name)) for name in counts):
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"{name} is {count!r}")
+
     @classmethod
     @abstractmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

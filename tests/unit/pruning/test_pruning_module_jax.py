@@ -317,6 +317,8 @@ def test_a_mistral_that_does_not_speak_of_its_window_has_one(folder):
 
 INVALID = {
     "'hidden_size'": {"hidden_size": None},
+    "num_layers is 1.5": {"num_hidden_layers": 1.5},
+    "queries_per_kv_head is 0": {"num_attention_heads": 0, "head_dim": 8},
     "lack layers.1.self_attn.o_proj.weight": {"num_hidden_layers": 2},
     "embed_tokens.weight has the shape": {"vocab_size": VOCABULARY + 1},
     "layers.0.self_attn.k_proj.weight has the shape": {"num_key_value_heads": 4},
@@ -379,6 +381,9 @@ REFUSED = {
     r"takes \(gates\)": lambda module: module.logits([[1, 2]], np.ones(3)),
     r"takes \(rows, gates\)": lambda module: module.losses_of_masks(module.gates(), [[1, 2]]),
     "taylor, fisher, energy, ablation": lambda module: module.importance("wanda", [[1, 2]]),
+    r"no units \['neurons'\] here; there are attention, mlp": lambda module: module.importance(
+        "taylor", [[1, 2]], units=["neurons"]
+    ),
     "The labels have the shape": lambda module: module.importance("fisher", [[1, 2]], labels=[[1]]),
 }
 
