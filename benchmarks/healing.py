@@ -4,6 +4,8 @@ A model of random weights learns random tokens, the same batches in the same pre
 three take turns in one process; a ratio is that of the medians of tokens per second. Memory is the peak of a process
 that does nothing else (on a GPU: of the allocator). On a GPU also the model FLOP utilisation: 6 FLOPs per parameter
 and token, and 12 × layers × width × sequence length for attention, over what the device can do in bfloat16.
+
+What is trained by default depends on the device: see --device cuda --help.
 """
 
 import argparse
@@ -32,7 +34,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from sentinel.data.loaders.windows import token_batches
 from sentinel.heal_spec import Heal
 from sentinel.models.evaluation import count_parameters
 from sentinel.pruning.fine_tuning.fine_tuner import FineTuner
@@ -59,6 +60,14 @@ CONFIGS = {
     ),
 }  # fmt: skip
 
+# On a GPU few rounds, as whoever compiles does so in every turn.
+DEFAULTS: dict[str, dict[str, object]] = {
+    "cpu": {"size": "3M", "sequence_length": 256, "batch_tokens": 2048, "micro_batch_tokens": 4096, "rounds": 12},
+    "cuda": {
+        "size": "gpt2-124M", "sequence_length": 1024, "batch_tokens": 32_768, "micro_batch_tokens": 16_384, "rounds": 3,
+    },
+}  # fmt: skip
+
 # Trains on (windows, sequence_length) tokens in order; the seconds that each optimiser step took.
 Contender = Callable[[PreTrainedModel, torch.Tensor, argparse.Namespace], list[float]]
 
@@ -78,6 +87,7 @@ def sentinel_loop(model: PreTrainedModel, windows: torch.Tensor, options: argpar
         loss="cross_entropy",
         steps=options.steps,
         batch_tokens=options.batch_tokens,
+        micro_batch_tokens=options.micro_batch_tokens,
         learning_rate=LEARNING_RATE,
         precision=options.precision,
         compile=options.compile,
@@ -94,7 +104,7 @@ def bare_loop(model: PreTrainedModel, windows: torch.Tensor, options: argparse.N
     forward = torch.compile(model) if options.compile else model
     clock = Clock()
     for batch in windows.split(options.batch_tokens // options.sequence_length):
-        for micro in token_batches(batch):
+        for micro in batch.split(micro_windows(options)):
             with autocast(options.precision, model.device):
                 logits = forward(input_ids=micro, use_cache=False).logits
                 targets = functional.pad(micro[:, 1:], (0, 1), value=-100)
@@ -112,7 +122,7 @@ def bare_loop(model: PreTrainedModel, windows: torch.Tensor, options: argparse.N
 def trainer_loop(model: PreTrainedModel, windows: torch.Tensor, options: argparse.Namespace) -> list[float]:
     """transformers.Trainer, set to do the same."""
     model.requires_grad_(requires_grad=True)
-    micro = len(next(iter(token_batches(windows[: options.batch_tokens // options.sequence_length]))))
+    micro = micro_windows(options)
     with autocast(options.precision, model.device):
         in_bfloat16 = torch.is_autocast_enabled(options.device)
     clock = Clock()
@@ -136,6 +146,11 @@ def trainer_loop(model: PreTrainedModel, windows: torch.Tensor, options: argpars
         Trainer(model=model, args=arguments, train_dataset=Windows(windows.cpu()), callbacks=[clock]).train()
     model.requires_grad_(requires_grad=False)
     return clock.steps
+
+
+def micro_windows(options: argparse.Namespace) -> int:
+    """Windows that go through the model at once."""
+    return max(1, min(options.batch_tokens, options.micro_batch_tokens) // options.sequence_length)
 
 
 class Windows(Dataset[dict[str, torch.Tensor]]):
@@ -222,18 +237,22 @@ def peaks() -> Iterator[tuple[str, int]]:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    device = argparse.ArgumentParser(add_help=False)
+    device.add_argument("--device", choices=list(DEFAULTS), default="cpu")
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind, parents=[device])
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object in the last line")
-    parser.add_argument("--size", choices=list(CONFIGS), default="3M")
-    parser.add_argument("--sequence-length", type=int, default=256)
-    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--size", choices=list(CONFIGS), help="%(default)s")
+    parser.add_argument("--sequence-length", type=int, help="%(default)s")
+    parser.add_argument("--batch-tokens", type=int, help="of an optimiser step; %(default)s")
+    parser.add_argument("--micro-batch-tokens", type=int, help="that go through the model at once; %(default)s")
     parser.add_argument("--steps", type=int, default=8, help="optimiser steps in a row")
-    parser.add_argument("--rounds", type=int, default=12, help="turns of each, after one that warms up")
+    parser.add_argument("--rounds", type=int, help="turns of each, after one that warms up; %(default)s")
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--compile", action="store_true", help="the forward pass of all three")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=list(CONTENDERS), help=argparse.SUPPRESS)
+    parser.set_defaults(**DEFAULTS[device.parse_known_args()[0].device])
     return parser.parse_args()
 
 
