@@ -40,6 +40,12 @@ def isolate_documents(model: PreTrainedModel, start: int) -> None:
         )
 
 
+def is_isolating(model: nn.Module) -> bool:
+    """Whether `isolate_documents` was called with the model, or with what it is a copy of."""
+    hooks = model._forward_pre_hooks.values()
+    return any(isinstance(hook, partial) and hook.func is _add_positions for hook in hooks)
+
+
 def document_positions(tokens: Tensor, start: int) -> Tensor:
     """Of each token of (windows, sequence_length), its place in its document, or in the window's part of it."""
     places = torch.arange(tokens.shape[-1], device=tokens.device).expand_as(tokens)

@@ -192,7 +192,7 @@ class FineTuner:
             else:
                 model.requires_grad_(True)  # noqa: FBT003 - torch's own signature
             if self.heal.compile:  # a compiler goes its own way back
-                stack.enter_context(compiling())
+                stack.enter_context(compiling(model))
             else:
                 stack.enter_context(quick_rms_norms(model))
                 stack.enter_context(quick_rotations(model))

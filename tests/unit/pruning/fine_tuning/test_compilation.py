@@ -9,6 +9,7 @@ import torch
 import torch._inductor.config
 
 from sentinel.errors import CompilationFailed
+from sentinel.models.document_isolation import isolate_documents
 from sentinel.models.families import family_of
 from sentinel.models.optimized.surgery import apply_removal
 from sentinel.pruning.fine_tuning.compilation import compiling
@@ -48,7 +49,17 @@ def test_a_compiler_that_is_not_there_is_named(windows, monkeypatch):
 @pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
 def test_attention_is_compiled_without_a_mask(make, windows):
     model, graphs = make(), []
-    with compiling():
+    with compiling(model):
         torch.compile(model, backend=lambda graph, _: graphs.append(graph) or graph)(windows[:2], use_cache=False)
     calls = [node for graph in graphs for node in graph.graph.nodes if "scaled_dot_product" in str(node.target)]
     assert {(call.kwargs["attn_mask"], call.kwargs["is_causal"]) for call in calls} == {(None, True)}
+
+
+@pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
+def test_documents_stay_apart_where_they_are_to(make):
+    model = make()
+    isolate_documents(model, start=0)
+    tokens = torch.tensor([[0, 5, 6, 7, 0, 8, 9, 10]])
+    with compiling(model):
+        found = torch.compile(model, backend="eager")(input_ids=tokens, use_cache=False).logits
+    torch.testing.assert_close(found, model(input_ids=tokens, use_cache=False).logits)
