@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 # Losses that are remembered, and how many there must be before one is judged.
 WINDOW = 32
 ENOUGH = 8
-# A jump is both: further from the median than the usual scatter (in median absolute deviations; 8 of them are 5.4
-# standard deviations of a normal distribution), and half as large again, as the scatter of a handful may be tiny.
+# A jump is all of this: further from the median than the usual scatter (in median absolute deviations; 8 of them are
+# 5.4 standard deviations of a normal distribution); half as large again, as the scatter of a handful may be tiny; and
+# 0.01 nats per token above it, as the divergence of a model that is hardly cut rises from nothing by factors.
 DEVIATIONS = 8.0
 FACTOR = 1.5
+LEAST = 0.01
 
 
 class SpikeDetector:
@@ -38,4 +40,4 @@ class SpikeDetector:
     def _limit(self) -> float:
         median = statistics.median(self._losses)
         deviation = statistics.median(abs(loss - median) for loss in self._losses)
-        return max(median + DEVIATIONS * deviation, FACTOR * median)
+        return max(median + DEVIATIONS * deviation, FACTOR * median, median + LEAST)

@@ -22,6 +22,12 @@ def test_a_falling_loss_is_no_jump_and_a_rising_one_is_at_last():
     assert any(detector.is_spike(0.01 * 1.2**step) for step in range(40))
 
 
+def test_what_rises_from_nothing_is_no_jump_until_it_counts():
+    detector = SpikeDetector([0.0] * WINDOW)
+    assert not any(detector.is_spike(1e-8 * 3**step) for step in range(12))
+    assert detector.is_spike(0.1)
+
+
 def test_a_jump_is_told_and_not_remembered():
     detector = SpikeDetector(scattered(2.0, 0.1, 20))
     before = detector.losses
@@ -38,7 +44,6 @@ def test_equal_losses_leave_room_for_some_scatter():
     detector = SpikeDetector([1.0] * WINDOW)
     assert not detector.is_spike(1.4)
     assert detector.is_spike(1.6)
-    assert SpikeDetector([0.0] * WINDOW).is_spike(1e-6)
 
 
 def test_only_the_latest_count():
