@@ -6,11 +6,20 @@ Knows the tokenizer; knows nothing of where conversations come from.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from sentinel.data.loaders.columns import Conversation, Document
 from sentinel.errors import DataInvalid, TokenizerInvalid
+
+# Some templates put today's date into every conversation, and the same text would be another one tomorrow. It is always
+# the day that Llama's name where there is no clock.
+_CLOCK = "strftime_now"
+_DAY = {"%d": "26", "%m": "07", "%b": "Jul", "%B": "July", "%y": "24", "%Y": "2024"}
+_STOPPED_CLOCK = (
+    f"{{% macro {_CLOCK}(format) %}}{{{{ format"
+    + "".join(f"|replace({name!r}, {value!r})" for name, value in _DAY.items())
+    + " }}{% endmacro %}"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +45,13 @@ def _write_out(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -
             next_step="Use a model that was trained on conversations, or a column of text.",
         )
     try:
-        text: str = tokenizer.apply_chat_template(conversation, tokenize=False)
-    except (TemplateError, ValueError) as error:
+        text: str = tokenizer.apply_chat_template(conversation, chat_template=_timeless(tokenizer), tokenize=False)
+    except Exception as error:  # a template is a program of somebody's
         raise DataInvalid(f"The tokenizer's chat template refuses a conversation: {error}") from error
     # Windows begin every document with this token themselves.
     return text.removeprefix(tokenizer.bos_token or "")
+
+
+def _timeless(tokenizer: PreTrainedTokenizerBase) -> str:
+    template: str = tokenizer.get_chat_template()
+    return _STOPPED_CLOCK + template if _CLOCK in template else template

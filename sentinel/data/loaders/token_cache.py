@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 # Of all files together; those that were not used for longest go first.
 LARGEST_BYTES = 4 * 1024**3
 # Goes up whenever the same text becomes other windows.
-_FORMAT = 2
+_FORMAT = 3
 _PACKAGES = ("datasets", "tokenizers", "transformers")
 
 

@@ -62,10 +62,27 @@ def test_a_tokenizer_without_a_template_is_refused(tmp_path):
         list(Texts(documents.train, talker(None)))
 
 
-def test_a_conversation_that_the_template_refuses_is_said(tmp_path):
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (TEMPLATE, "no system"),
+        ("{{ messages[0].content + 1 }}", "can only concatenate"),
+        ("{{ 1 / 0 }}", "division by zero"),
+    ],
+)
+def test_a_conversation_that_the_template_refuses_is_said(tmp_path, template, message):
     documents = load(write(tmp_path, [[{"role": "system", "content": "a"}]] * 10))
-    with pytest.raises(DataInvalid, match="refuses a conversation: no system"):
-        list(Texts(documents.train, talker()))
+    with pytest.raises(DataInvalid, match=f"refuses a conversation: {message}"):
+        list(Texts(documents.train, talker(template)))
+
+
+@pytest.mark.parametrize(
+    ("format_", "date"), [("%d %b %Y", "26 Jul 2024"), ("%B %d, %y", "July 26, 24"), ("%Y-%m-%d", "2024-07-26")]
+)
+def test_the_same_conversation_is_the_same_text_on_any_day(tmp_path, format_, date):
+    documents = load(write(tmp_path, CONVERSATIONS * 6))
+    clock = "{% if strftime_now is defined %}{{ strftime_now(" + repr(format_) + ") }} {% endif %}"
+    assert next(iter(Texts(documents.train, talker(clock + TEMPLATE)))) == f"{date} <end>a b c b a "
 
 
 @pytest.mark.parametrize(
