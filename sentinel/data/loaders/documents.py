@@ -163,7 +163,7 @@ def _check_other(file: Path, other: Path) -> None:
 def _hold_out(dataset: Any, share: float, where: str) -> tuple[Any, Any]:  # noqa: ANN401 - datasets is untyped
     """The rows of a dataset without its last ones, and those."""
     count = len(dataset)
-    cut = int(count * (1 - share))
+    cut = int(round(count * (1 - share), 6))  # 10 * (1 - 0.9) is less than 1
     if cut in (0, count):
         raise DataInvalid(f"{where} has {count} document(s), too few to hold out {share:.0%}.")
     return dataset.select(range(cut)), dataset.select(range(cut, count))

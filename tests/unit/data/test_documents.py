@@ -47,6 +47,11 @@ def test_every_format_gives_the_same_documents(file):
     assert list(documents.train) == TEXTS[:7]
 
 
+@pytest.mark.parametrize(("held_out", "trained_on"), [(0.1, 9), (0.15, 8), (0.8, 2), (0.9, 1)])
+def test_so_many_rows_are_held_out_as_the_share_says(file, held_out, trained_on):
+    assert list(load(file, held_out=held_out).train) == TEXTS[:trained_on]
+
+
 def test_a_file_of_its_own_for_evaluation(file, tmp_path):
     other = tmp_path / "held_out.txt"
     other.write_text("Unseen.")
