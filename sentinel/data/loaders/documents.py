@@ -144,12 +144,13 @@ def _content(source: HubData | PathData, *contents: str) -> str:
 
 def _digest(file: Path) -> str:
     """Of what the file holds, and of how it is read."""
-    if not file.is_file():
-        raise DataInvalid(f"There is no file {file}.")
-    if file.suffix not in {".txt", *_BUILDERS}:
-        raise DataInvalid(f"{file.name} is not one of: .txt, {', '.join(_BUILDERS)}.")
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() + file.suffix
+    with reading(file.name):
+        if not file.is_file():
+            raise DataInvalid(f"There is no file {file}.")
+        if file.suffix not in {".txt", *_BUILDERS}:
+            raise DataInvalid(f"{file.name} is not one of: .txt, {', '.join(_BUILDERS)}.")
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() + file.suffix
 
 
 def _check_other(file: Path, other: Path) -> None:

@@ -157,6 +157,11 @@ def test_a_file_that_is_not_there_is_said(tmp_path):
         load(tmp_path / "absent.txt")
 
 
+def test_a_file_that_cannot_be_looked_for_is_said(tmp_path):
+    with pytest.raises(DataInvalid, match=r"Cannot read a+\.txt: .*too long"):
+        load(tmp_path / f"{'a' * 300}.txt")
+
+
 def test_files_outside_the_allowed_roots_are_refused(file, tmp_path):
     inside = tmp_path / "open"
     inside.mkdir()
