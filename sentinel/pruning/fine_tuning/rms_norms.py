@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sentinel.models.families.adaptations import Adaptation
+
 
 @contextmanager
 def quick_rms_norms(model: nn.Module) -> Iterator[None]:
@@ -29,8 +31,9 @@ def quick_rms_norms(model: nn.Module) -> Iterator[None]:
 
 
 def _is_rms_norm(module: nn.Module) -> bool:
-    """Llama's and what is copied from it; Gemma's has another scale and no such attribute."""
-    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
+    """Llama's and what is copied from it; Gemma's has another scale and no such attribute, an adapted one does more."""
+    is_named_so = type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
+    return is_named_so and not isinstance(module, Adaptation)
 
 
 def _normalised(norm: nn.Module, forward: Any, x: Tensor) -> Tensor:  # noqa: ANN401 - a method of any such class

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from sentinel.models.families import family_of
+from sentinel.models.optimized.surgery import apply_removal
 from sentinel.pruning.fine_tuning.rms_norms import quick_rms_norms
 from sentinel.pruning.fine_tuning.rotations import quick_rotations
 from sentinel.utils.metrics import kl_divergences, next_token_losses
-from tests.unit.models.conftest import CONFIGS, VOCABULARY, make_model
+from tests.unit.models.conftest import CONFIGS, UNEVEN, VARIANTS, VOCABULARY, make_model
 
 TOKENS = torch.randint(0, len(VOCABULARY), (2, 9), generator=torch.Generator().manual_seed(3))
 
@@ -31,12 +33,20 @@ def check(model, quick, textbook):
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()) + 1e-7)
 
 
+def textbook_cross_entropy(logits):
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), TOKENS[:, 1:].flatten())
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_gradients_of_the_cross_entropy(name):
-    def textbook(logits):
-        return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), TOKENS[:, 1:].flatten())
+    check(make_model(name), lambda logits: next_token_losses(logits, TOKENS).mean(), textbook_cross_entropy)
 
-    check(make_model(name), lambda logits: next_token_losses(logits, TOKENS).mean(), textbook)
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradients_of_cut_models(name):
+    model = make_model(name)
+    apply_removal(model, family_of(model.config.model_type), UNEVEN)
+    check(model, lambda logits: next_token_losses(logits, TOKENS).mean(), textbook_cross_entropy)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
