@@ -28,6 +28,7 @@ from sentinel.pruning.fine_tuning.rotations import quick_rotations
 from sentinel.pruning.fine_tuning.task import Task
 from sentinel.pruning.fine_tuning.training_loop import TrainingLoop
 from sentinel.pruning.fine_tuning.training_state import ADAPTERS_FILE, read_tensors, write_tensors
+from sentinel.utils.device import runs_in
 
 
 def sequences_per_step(heal: Heal, sequence_length: int) -> int:
@@ -111,8 +112,8 @@ class FineTuner:
             until: Asked behind every step whether that was enough.
 
         Raises:
-            SpecInvalid: All weights are to be learnt, and they are of float16; or the accelerator has a precision of
-                its own.
+            SpecInvalid: All weights are to be learnt, and they are of float16; or, on a CPU, of one 16-bit type and to
+                be multiplied in the other; or the accelerator has a precision of its own.
             TrainingDiverged: What was not finite, or jumped, could not be got over; the weights are of no use.
             OutOfMemory: As many windows as must be at a time do not fit.
             CompilationFailed: The forward pass is to be compiled, and torch could not.
@@ -158,6 +159,12 @@ class FineTuner:
             raise SpecInvalid(
                 "The model's weights are float16, in which AdamW's second moments vanish: `method: full` cannot learn "
                 "them. Load the model in bfloat16 or float32, or use `method: lora`, whose adapters are float32."
+            )
+        multiplied_in = runs_in(self.heal.precision, model.device)
+        if model.device.type == "cpu" and multiplied_in not in {None, model.dtype} and model.dtype != torch.float32:
+            raise SpecInvalid(
+                f"On a CPU torch cannot normalise {_name(multiplied_in)} with weights of {_name(model.dtype)}: leave "
+                "`heal.precision` at `auto`, or set it to the type of the weights."
             )
 
     def _check_processes(self, batch_windows: int) -> None:
@@ -220,6 +227,10 @@ class _AdaptersKeeper:
 
         with self.adapters.set_aside():
             self.keeper.keep(step, write_all)
+
+
+def _name(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _freeze(model: PreTrainedModel) -> None:

@@ -171,6 +171,13 @@ def test_all_weights_of_float16_are_refused(pruned, windows, precision):
     assert same_weights(model, before)
 
 
+@pytest.mark.parametrize(("weights", "precision"), [("bfloat16", "float16"), ("float16", "bfloat16")])
+def test_two_smaller_types_are_refused_where_torch_does_not_mix_them(pruned, windows, weights, precision):
+    model, dense = (each.to(getattr(torch, weights)) for each in pruned)
+    with pytest.raises(SpecInvalid, match=f"normalise {precision} with weights of {weights}"):
+        heal(model, dense, windows, method="lora", precision=precision)
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_dropout_is_off_in_any_mode(windows, method):
     dense = tiny_gpt2()
