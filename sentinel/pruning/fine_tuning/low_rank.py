@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sentinel.errors import CheckpointInvalid
+from sentinel.errors import CheckpointInvalid, TrainingDiverged
 from sentinel.heal_spec import LowRank
 from sentinel.models.families.base import Family
 
@@ -89,9 +89,16 @@ class Adapters:
             self._model.peft_config = self._settings
 
     def merge(self) -> None:
-        """Add the adapters to the weights; they are still there, and do nothing more."""
-        for place in self._places.values():
-            place.merge(safe_merge=True)
+        """Add the adapters to the weights; they are still there, and do nothing more.
+
+        Raises:
+            TrainingDiverged: A sum is not finite, or too large for the type of the weights.
+        """
+        for name, place in self._places.items():
+            try:
+                place.merge(safe_merge=True)
+            except ValueError as error:
+                raise TrainingDiverged(f"With its adapter the weight of {name} is not finite.") from error
 
     def remove(self) -> None:
         """Take the adapters off; what they learnt is lost unless it was merged before."""

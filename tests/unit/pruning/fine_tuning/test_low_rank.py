@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from sentinel.errors import CheckpointInvalid
+from sentinel.errors import CheckpointInvalid, TrainingDiverged
 from sentinel.heal_spec import LowRank
 from sentinel.models.evaluation import mean_loss
 from sentinel.models.optimized.surgery import apply_removal
@@ -88,6 +88,13 @@ def test_the_merged_weight_is_the_sum(pruned, windows, adapters):
         assert torch.equal(module.weight, expected)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
     assert changed == {f"{name}.weight" for name in names}
+
+
+def test_a_sum_that_the_type_cannot_hold_is_said(pruned, windows):
+    model, dense = pruned
+    settings = {"method": "lora", "lora": LowRank(alpha=1e7), "loss": "cross_entropy", "learning_rate": 1.0, "steps": 1}
+    with pytest.raises(TrainingDiverged, match=r"the weight of .*\.0\..* is not finite"):
+        heal(model.half(), dense.half(), windows, **settings)
 
 
 def test_nothing_is_left_behind(pruned, family):
