@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import datasets
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined] # of the HTTP library it uses
 
-from sentinel.errors import DataInvalid, HubUnreachable
+from sentinel.errors import DataInvalid, HubUnreachable, SentinelError
 
 # Messages, each with its `role` and its `content`.
 Conversation = list[dict[str, Any]]
@@ -95,10 +94,12 @@ def reading(where: str) -> Iterator[None]:
     """
     try:
         yield
+    except (SentinelError, MemoryError):
+        raise
     except (ConnectionError, TransportError) as error:
         raise HubUnreachable(f"The hub did not deliver {where}: {error}") from error
     except StopIteration as error:  # of a file of lines without one
         raise DataInvalid(f"{where} is empty.") from error
-    except (ValueError, RuntimeError, OSError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # readers of so many formats fail in any way
         # Of a file that cannot be parsed it says only that generating failed; its cause knows why.
         raise DataInvalid(f"Cannot read {where}: {error.__cause__ or error}") from error

@@ -1,5 +1,6 @@
 """Datasets over the hub protocol: whole or streamed, read by a process of its own from an endpoint that runs here."""
 
+import gzip
 import json
 
 import pytest
@@ -84,6 +85,23 @@ def test_what_is_wrong_is_said(read, dataset):
         assert f"Row 0 of column 'n' of split 'train' of dataset '{name}' holds int, not text" in some[1][1]
         assert "'test'" in some[2][1]
         assert "org/absent" in some[3][1]
+
+
+def test_a_damaged_archive_is_said(read, dataset):
+    name, folder = dataset
+    (folder / "train.jsonl").rename(folder / "train.jsonl.gz")
+    (folder / "train.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 99)[:20])
+    for code, message in read({"id": name}, {"id": name, "streaming": True}):
+        assert code == "data_invalid"
+        assert "Compressed file ended" in message
+
+
+def test_a_dataset_card_that_cannot_be_read_is_said(read, dataset):
+    name, folder = dataset
+    (folder / "README.md").write_text("---\nconfigs: [\n---\n")
+    ((code, message),) = read({"id": name})
+    assert code == "data_invalid"
+    assert "while parsing" in message
 
 
 def test_a_hub_that_does_not_answer_is_not_the_users_fault(hub, tmp_path, dataset):
