@@ -89,7 +89,7 @@ def _training(spec: Spec, heal: Heal, shape: ModelShape, weights: int) -> int:
     kept = max(activations) + len(activations) * shape.embedding[1] if heal.gradient_checkpointing else None
     tokens = min(heal.batch_tokens, heal.micro_batch_tokens)
     backward = _backward(spec, shape, tokens, LEARNING_COPIES[heal.loss], kept=kept)
-    return TRAINING_COPIES * learnt + _copies_on_the_host(spec, heal, learnt) + backward
+    return TRAINING_COPIES * learnt + _copies_on_the_host(spec, heal, learnt, vocabulary=shape.embedding[0]) + backward
 
 
 def _with_longest_windows(spec: Spec) -> Spec:
@@ -106,14 +106,16 @@ def _stressing(spec: Spec, shape: ModelShape, weights: int) -> int:
     return weights + max(_training(spec, stress.training(1), shape, weights), _scoring(spec, shape))
 
 
-def _copies_on_the_host(spec: Spec, heal: Heal, learnt: int) -> int:
+def _copies_on_the_host(spec: Spec, heal: Heal, learnt: int, *, vocabulary: int) -> int:
     """The weights to go back to, the best ones, and what is known of the dense model; nothing on a GPU."""
     if spec.device.startswith("cuda"):
         return 0
     weights = learnt * ((heal.stability_level >= 2) + (heal.evaluate_every is not None))
-    # With epochs nobody knows yet how long the text is.
-    seen = heal.steps * heal.batch_tokens * spec.prune.cycles if heal.epochs is None else 0
-    return weights + seen * (heal.teacher_top_k or 0) * TEACHER_BYTES
+    # Each cycle's healing knows its own, and a controller may give all steps to one. With epochs nobody knows yet how
+    # long the text is.
+    healings = spec.prune.cycles if spec.controller else 1
+    seen = heal.steps * heal.batch_tokens * healings if heal.epochs is None else 0
+    return weights + seen * min(heal.teacher_top_k or 0, vocabulary) * TEACHER_BYTES
 
 
 def _adapters(shape: ModelShape, rank: int) -> int:

@@ -78,6 +78,16 @@ def test_the_ways_to_heal_differ_in_what_they_need(settings):
     assert asked != usual
 
 
+def test_what_is_kept_of_the_dense_model_is_one_healings():
+    one, four = ({"target": {"sparsity": 0.5}, "cycles": cycles} for cycles in (1, 4))
+    kept, of_all_tokens = {"teacher_top_k": 256}, {"teacher_top_k": 10**6}
+    once = needs(prune=one, heal=kept)
+    assert needs(prune=four, heal=kept) == once
+    assert needs(prune=four, heal=kept, controller={"kind": "rule"}).memory_bytes > 2 * once.memory_bytes
+    vocabulary = read_shape(BUILTIN_MODELS / "llama").embedding[0]
+    assert needs(prune=one, heal=of_all_tokens) == needs(prune=one, heal={"teacher_top_k": vocabulary})
+
+
 def test_what_lies_in_the_host_s_memory_is_not_asked_of_a_gpu():
     prune = {"target": {"sparsity": 0.5}, "compensation": None, "calibration_sequences": 4}
     heal = {"stability_level": 1, "batch_tokens": 4096}
