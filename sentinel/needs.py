@@ -40,6 +40,8 @@ RECONSTRUCTION_COPIES = 2 * 20 + 8
 STREAM_COPIES = 4
 # Of an input's second moment, in float64: its parts by held-out windows, their sum, and a factorisation.
 MOMENT_COPIES = 6
+# What a database can hold; a spec of 64-bit numbers can ask for more.
+LARGEST_BYTES = 2**63 - 1
 
 
 class Needs(BaseModel):
@@ -78,7 +80,7 @@ def estimate(spec: Spec, shape: ModelShape) -> Needs:
     peak = max(healing, _pruning(spec, shape), _evaluating(longest, shape), _stressing(longest, shape, weights))
     models = 2 + (EXCHANGE_COPIES if spec.grow else 0)
     memory_bytes = BASE_BYTES + models * weights + peak + min(peak, HOARDED_BYTES)
-    return Needs(parameters=shape.parameters, memory_bytes=memory_bytes)
+    return Needs(parameters=shape.parameters, memory_bytes=min(memory_bytes, LARGEST_BYTES))
 
 
 def _training(spec: Spec, heal: Heal, shape: ModelShape, weights: int) -> int:

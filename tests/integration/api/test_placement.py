@@ -37,6 +37,14 @@ def test_of_a_model_that_is_not_here_nothing_is_claimed(service, spec, model, se
     assert service.client.post("/v1/jobs", json=spec | {"model": model}).json()["needs_bytes"] is None
 
 
+@pytest.mark.parametrize(
+    "heal", [{"teacher_top_k": 512, "steps": 10**18}, {"batch_tokens": 2**62, "micro_batch_tokens": 2**62}]
+)
+def test_a_spec_that_takes_more_than_can_be_counted_waits_for_a_larger_device(service, spec, heal):
+    accepted = service.client.post("/v1/jobs", json=spec | {"heal": heal})
+    assert (accepted.status_code, accepted.json()["needs_bytes"]) == (201, 2**63 - 1)
+
+
 @pytest.mark.parametrize("more_settings", [{"max_layers": 1}])
 def test_a_model_beyond_the_operator_s_limits_is_refused_where_it_lies(service, spec):
     refused = service.client.post("/v1/jobs", json=spec)
