@@ -27,6 +27,7 @@ from sentinel.pruning.stability import inspection
 from sentinel.pruning.stability.judge import Judge, Verdict
 from sentinel.pruning.stability.levels import Stability
 from sentinel.pruning.stability.snapshot import Snapshot
+from sentinel.utils.device import autocast
 
 # What is left of the learning rate when the weights were put back.
 BACK_OFF = 0.5
@@ -128,7 +129,8 @@ class TrainingLoop:
     def _get_over(self, verdict: Verdict, trouble: str, rows: Tensor) -> None:
         told = f"Step {self.step} of {self._task.steps}: {trouble}"
         if verdict is Verdict.GIVE_UP or self._stability.inspects:
-            told += f"; {inspection.describe(self._task.model, self._task.tokens(rows[:1]))}"
+            with autocast(self._heal.precision, self._task.windows.device):  # in others it may be finite
+                told += f"; {inspection.describe(self._task.model, self._task.tokens(rows[:1]))}"
         if verdict is Verdict.GIVE_UP:
             left_out, put_back = self.judge.left_out, self.judge.put_back
             raise TrainingDiverged(

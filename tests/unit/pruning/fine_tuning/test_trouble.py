@@ -57,6 +57,15 @@ def test_a_step_that_is_not_finite_is_left_out(pruned, family, windows, value, l
     assert recorder.losses[30] < recorder.losses[1]
 
 
+def test_a_layer_too_large_for_float16_alone_is_named(pruned, family, windows):
+    model, dense = pruned
+    projection = family.parts(model, 1, "mlp")[-1].module
+    projection.register_forward_hook(lambda _module, _inputs, output: output * 1e6)
+    name = next(name for name, module in model.named_modules() if module is projection)
+    with pytest.raises(TrainingDiverged, match=f"the first output that is not finite is that of {name}\\."):
+        heal(model, dense, windows, **PLAIN, stability_level=0, precision="float16")
+
+
 def test_level_1_gives_up_when_nothing_is_finite_any_more(pruned, family, windows):
     model, dense = pruned
     Poison(model, family, range(4, 100), torch.nan)
