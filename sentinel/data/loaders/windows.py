@@ -3,6 +3,7 @@
 Knows the tokenizer, not the model. No padding, so every token of a window counts.
 """
 
+import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -45,10 +46,9 @@ def pack_windows(
         DataInvalid: The documents do not fill one window; or are to be told apart and hold the start token themselves.
         TokenizerInvalid: The tokenizer has no token that starts a document.
     """
-    # A list of Python's integers would take four times as much memory.
-    stream = array(
-        "q", islice(_token_stream(documents, tokenizer, isolated=isolated), limit and limit * sequence_length)
-    )
+    tokens = _token_stream(documents, tokenizer, isolated=isolated)
+    most = sys.maxsize if limit is None else min(limit * sequence_length, sys.maxsize)
+    stream = array("q", islice(tokens, most))  # a list of Python's integers would take four times as much memory
     count = len(stream) // sequence_length
     if count == 0:
         raise DataInvalid(

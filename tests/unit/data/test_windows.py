@@ -22,6 +22,10 @@ def test_the_limit_stops_the_reading():
     assert pack_windows(documents(), TOKENIZER, sequence_length=4, limit=2).shape == (2, 4)
 
 
+def test_a_limit_beyond_everything_takes_all():
+    assert pack_windows(["a b c"] * 3, TOKENIZER, sequence_length=4, limit=2**62).shape == (3, 4)
+
+
 def test_text_shorter_than_a_window_is_refused():
     with pytest.raises(DataInvalid, match="5 tokens, fewer than one window"):
         pack_windows(["a", "b c"], TOKENIZER, sequence_length=8, limit=None)
