@@ -30,7 +30,9 @@ class Heal(Section):
     loss: Literal["cross_entropy", "distill"] = Field(
         "distill", description="`distill` learns the dense model's predictions, `cross_entropy` the text."
     )
-    temperature: float = Field(1.0, gt=0, description="Of `distill`: both models' logits are divided by it.")
+    temperature: float = Field(
+        1.0, gt=0, le=1_000_000, description="Of `distill`: both models' logits are divided by it."
+    )
     teacher_top_k: int | None = Field(
         None,
         ge=1,
@@ -48,7 +50,9 @@ class Heal(Section):
     )
     lora: LowRank = Field(default_factory=LowRank, description="Of `method: lora`.")
     steps: int = Field(200, ge=1, description="Optimiser steps per cycle.")
-    epochs: float | None = Field(None, gt=0, description="Passes over the training text per cycle; replaces `steps`.")
+    epochs: float | None = Field(
+        None, gt=0, le=1_000_000, description="Passes over the training text per cycle; replaces `steps`."
+    )
     learning_rate: float = Field(5e-5, gt=0, le=1, description="Peak learning rate of AdamW.")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the rate falls in the last cycle: to zero, or not at all. Before that it stays."

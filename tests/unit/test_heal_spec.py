@@ -22,6 +22,8 @@ def test_a_level_that_recovers_is_the_default():
         ({"stability_level": 4}, "0, 1, 2 or 3"),
         ({"precision": "int8"}, "float16"),
         ({"lora": {"rank": 0}}, "greater than or equal to 1"),
+        ({"temperature": 1e200}, "less than or equal to 1000000"),
+        ({"epochs": 1e308}, "less than or equal to 1000000"),
     ],
 )
 def test_what_does_not_go_together_is_refused(settings, message):
