@@ -109,7 +109,7 @@ class FineTuner:
             observer: Hears of every step.
             keeper: Is offered the state where healing could go on from.
             resume: Folder into which a keeper had it written, of the same healing; `model` is as it was kept.
-            until: Asked behind every step whether that was enough.
+            until: Asked before the first step and behind every one whether that was enough; the last is measured.
 
         Raises:
             SpecInvalid: All weights are to be learnt, and they are of float16; or, on a CPU, of one 16-bit type and to

@@ -62,7 +62,7 @@ class TrainingLoop:
         resume: Path | None,
         until: Callable[[], bool],
     ) -> None:
-        self._until = until
+        self._until, self._is_enough = until, False
         self._task, self._heal, self._observer, self._keeper = task, heal, observer, keeper
         self._is_main = accelerator is None or accelerator.is_main_process
         self._stability = Stability(heal.stability_level)
@@ -102,9 +102,15 @@ class TrainingLoop:
             TrainingDiverged: Numbers that are not finite, or a jump of the loss, could not be got over.
             OutOfMemory: As many windows as must be do not fit.
         """
-        while self.step < self._task.steps and not self._is_out_of_patience() and not self._until():
+        self._is_enough = self._until()
+        while not (self._is_at_its_end() or self._is_out_of_patience()):
             self._take_step()
-            self._measure_if_due()
+            is_due = self.step % (self._heal.evaluate_every or 1) == 0 or self._is_at_its_end()
+            if is_due:
+                self._measure()
+            self._is_enough = self._until()
+            if self._is_enough and not is_due:
+                self._measure()
         if self.best:
             self.best.snapshot.restore()
 
@@ -146,13 +152,11 @@ class TrainingLoop:
         set_rates(self._optimizer, self._scheduler)
         self._observer.noticed(f"{told}. So had the step before: the last good weights are back, at half the rate.")
 
-    def _measure_if_due(self) -> None:
-        if self.best is None or self._heal.evaluate_every is None:
+    def _measure(self) -> None:
+        """Of the held-out windows, if there are any."""
+        best = self.best
+        if best is None:
             return
-        if self.step % self._heal.evaluate_every == 0 or self.step == self._task.steps:
-            self._measure(self.best)
-
-    def _measure(self, best: Best) -> None:
         try:
             loss = best.measure(self.step)
         except LossNotFinite as error:
@@ -167,12 +171,15 @@ class TrainingLoop:
     def _get_over_measurement(self, best: Best, error: LossNotFinite) -> None:
         """Leave it to the next step, or to better weights, where there is either."""
         told = f"Step {self.step} of {self._task.steps}: on the held-out windows the loss is not finite"
-        is_last = self.step == self._task.steps or self._is_out_of_patience()
+        is_last = self._is_at_its_end() or self._is_out_of_patience()
         if not self._stability.leaves_out or (is_last and best.loss is None):
             assert self._task.held_out is not None  # noqa: S101 - they were measured; tells the type checker
             told += f"; {inspection.describe(self._task.model, self._task.held_out[:1])}"
             raise TrainingDiverged(f"{told}.") from error
         self._observer.noticed(f"{told}. It counts as no better one.")
+
+    def _is_at_its_end(self) -> bool:
+        return self._is_enough or self.step >= self._task.steps
 
     def _is_out_of_patience(self) -> bool:
         return self.best is not None and self._heal.patience is not None and self.best.waited >= self._heal.patience

@@ -39,6 +39,7 @@ def heal(
     keeper=None,
     resume=None,
     on_step=None,
+    until=lambda: False,
     **settings,
 ):
     """Heals `model`; what was heard, and how it went."""
@@ -54,6 +55,7 @@ def heal(
         observer=recorder,
         keeper=keeper,
         resume=resume,
+        until=until,
     )
     return recorder, healed
 

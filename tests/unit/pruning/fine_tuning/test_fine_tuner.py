@@ -7,9 +7,10 @@ from torch import nn
 from sentinel.errors import SpecInvalid, TrainingDiverged
 from sentinel.heal_spec import Heal
 from sentinel.models.evaluation import mean_loss
-from sentinel.pruning.fine_tuning.fine_tuner import steps_per_cycle
+from sentinel.pruning.fine_tuning.fine_tuner import FineTuner, steps_per_cycle
+from sentinel.pruning.fine_tuning.observer import Observer
 from sentinel.pruning.fine_tuning.optimization import factors_of_groups
-from tests.unit.pruning.fine_tuning.healing import heal, same_weights
+from tests.unit.pruning.fine_tuning.healing import QUICK, heal, same_weights
 from tests.unit.pruning.tiny import tiny_gpt2
 
 
@@ -106,6 +107,28 @@ def test_the_best_weights_by_the_held_out_windows_are_what_healing_ends_with(pru
     assert best < 20
     assert (healed.best_step, healed.held_out_loss) == (best, recorder.measurements[best])
     assert mean_loss(model, held_out) == healed.held_out_loss
+
+
+def test_a_healing_that_is_enough_is_measured_at_its_end(pruned, windows):
+    model, dense = pruned
+    asked = iter([False, False, False, True])  # before the first step and behind each
+    recorder, healed = heal(
+        model, dense, windows[:4], held_out=windows[4:], evaluate_every=5, until=lambda: next(asked)
+    )
+    assert (list(recorder.measurements), healed.steps, healed.best_step) == ([3], 3, 3)
+    assert mean_loss(model, windows[4:]) == healed.held_out_loss
+
+
+def test_what_is_enough_may_depend_on_the_measurement(pruned, windows):
+    model, dense = pruned
+    measured = []
+    tuner = FineTuner(heal=Heal(**QUICK, evaluate_every=2), dense=dense)
+    observer = Observer()
+    observer.measured = lambda step, _loss: measured.append(step)
+    healed = tuner.fine_tune(
+        model, windows[:4], seed=1, held_out=windows[4:], observer=observer, until=lambda: bool(measured)
+    )
+    assert (healed.steps, measured) == (2, [2])
 
 
 def test_healing_stops_when_it_has_not_got_better_for_long(pruned, windows):
