@@ -33,6 +33,7 @@ from sentinel.errors import (
     SentinelError,
     SpecInvalid,
 )
+from sentinel.spec import MOST_MISTAKES, json_pointer, mistakes
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -218,20 +219,21 @@ def _extensions(error: SentinelError) -> dict[str, Any]:
 
 def _of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
     """Values that do not fit in the query, the path, a header or a body; only the spec is checked by `parse_spec`."""
-    mistakes = [FieldError(pointer=_pointer(e["loc"]), code=e["type"], message=e["msg"]) for e in error.errors()]
+    found = error.errors()[:MOST_MISTAKES]
+    errors = [FieldError(pointer=_pointer(e["loc"]), code=e["type"], message=e["msg"]) for e in found]
     return problem(
         request,
         status=HTTPStatus.UNPROCESSABLE_ENTITY,
         code="request_invalid",
-        detail=f"The request has {len(mistakes)} mistake(s).",
+        detail=mistakes("request", errors),
         next_step="Correct the named fields and send the request again.",
-        errors=mistakes,
+        errors=errors,
     )
 
 
 def _pointer(location: Sequence[str | int]) -> str:
     """Where a mistake is: within the body, or outside of it."""
-    return "".join(f"/{part}" for part in (location[1:] if location[0] == "body" else location))
+    return json_pointer(*(location[1:] if location[0] == "body" else location))
 
 
 def _of_http_exception(request: Request, error: HTTPException) -> Response:

@@ -43,7 +43,7 @@ class KeyOrder(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
     name: Name = Field(description="What the key is for.")
-    scopes: list[Scope] = Field(min_length=1, description="What it may do; only what the caller may.")
+    scopes: list[Scope] = Field(min_length=1, max_length=50, description="What it may do; only what the caller may.")
     expires_at: Time | None = Field(None, description="When it ends; never without.")
     expires_in_days: int | None = Field(None, strict=True, ge=1, le=36_500, description="Instead of `expires_at`.")
     quotas: Quotas = Field(default_factory=Quotas)

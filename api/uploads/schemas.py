@@ -12,6 +12,7 @@ from api.store.models import Upload, UploadFile, UploadKind, UploadState
 from api.store.uploads import Declaration, DeclaredFile
 from api.uploads.contents import FILE_NAME, mistake_in
 
+MOST_FILES = 10_000  # each takes some hundred bytes of the body, which has a limit of its own
 LARGEST_BYTES = 2**53 - 1  # that every reader of JSON knows exactly
 EXAMPLE: JsonDict = {
     "kind": "model",
@@ -47,7 +48,7 @@ class UploadRequest(_Request):
     name: str | None = Field(
         None, max_length=200, pattern=r"^[^\x00-\x1f]*$", description="For people; need not be unique; one line."
     )
-    files: list[FileDeclaration] = Field(description="All of them.", min_length=1)
+    files: list[FileDeclaration] = Field(description="All of them.", min_length=1, max_length=MOST_FILES)
 
     @model_validator(mode="after")
     def _consist_of_the_right_files(self) -> Self:

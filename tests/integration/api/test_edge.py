@@ -56,6 +56,12 @@ def test_the_framework_refuses_in_the_same_form(service):
         }  # fmt: skip
 
 
+def test_a_pointer_leads_to_a_field_of_whatever_name(service):
+    with service.client_of("ann", "admin") as client:
+        answer = client.post("/v1/keys", json={"name": "x", "scopes": ["admin"], "a/b~c": 1})
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/a~1b~0c"]
+
+
 def test_options_say_what_a_path_allows_to_anybody_but_other_sites(service):
     answers = [httpx.options(f"{service.base_url}{path}") for path in ("/v1/jobs", "/v1/jobs/validate", "/v1/nothing")]
     assert [answer.status_code for answer in answers] == [204, 204, 404]

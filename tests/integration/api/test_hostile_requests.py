@@ -309,6 +309,22 @@ def test_a_document_that_says_too_much(service, body, headers):
 
 
 @pytest.mark.parametrize(
+    ("path", "document", "codes"),
+    [
+        ("/v1/keys", {"name": "x", "scopes": [1] * 1000}, ["too_long"]),
+        ("/v1/uploads", {"kind": "model", "files": [1] * 10_001}, ["too_long"]),
+        ("/v1/keys", {"name": "x", "scopes": ["read"], **{f"x{n}": 1 for n in range(300)}}, ["extra_forbidden"] * 100),
+    ],
+    ids=["scopes", "files", "fields"],
+)
+def test_a_document_of_very_many_mistakes(tmp_path, path, document, codes):
+    with running(tmp_path) as service, service.client_of("ann", "read", "submit", "admin") as client:
+        answer = client.post(path, json=document)
+        assert refused(answer) == (422, "request_invalid")
+        assert [error["code"] for error in answer.json()["errors"]] == codes
+
+
+@pytest.mark.parametrize(
     "part",
     ["%00", "%ff", "%ed%a0%80", "..%2f..%2fetc", "%0d%0aX:1", ";x=1", "%F0%9F%92%A3", "x" * 65, "%"],
 )
