@@ -50,7 +50,7 @@ class EmbeddedService:
             port 0 by a free one.
 
     Attributes:
-        base_url: Where the API listens.
+        base_url: Where this host reaches the API.
         api_key: A key for it; also in `key_file`, as the address is in `url_file` beside it while the service runs.
     """
 
@@ -58,7 +58,7 @@ class EmbeddedService:
         self._settings = settings.model_copy(update={"port": _bindable_port(settings.host, settings.port)})
         self._stack = ExitStack()
         self._stopping = threading.Event()
-        self.base_url = f"http://{settings.host}:{self._settings.port}"
+        self.base_url = url_of(settings.host, self._settings.port)
         self.key_file = settings.home / "api_key"
         self.url_file = settings.home / "url"
         self.log_folder = settings.home / "logs"
@@ -134,6 +134,12 @@ class EmbeddedService:
         return self.log_folder / f"{name}.log"
 
 
+def url_of(host: str, port: int) -> str:
+    """Where this host reaches a server that listens at `host`; one that listens everywhere, by loopback's own name."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound here
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
 def _is_ready(base_url: str) -> bool:
     try:
         return httpx.get(f"{base_url}/readyz", timeout=5).is_success
@@ -167,7 +173,7 @@ def _bindable_port(host: str, port: int) -> int:
     Raises:
         ServiceStopped: Somebody listens there; their answers could be taken for our API's.
     """
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -1,9 +1,11 @@
 import stat
 
+import pytest
+
 from api.settings import Settings
 from api.store.database import create_database, upgrade
 from api.store.keys import authenticate
-from worker.embedded import as_environment, ensure_key
+from worker.embedded import EmbeddedService, as_environment, ensure_key, url_of
 
 
 def test_children_read_the_same_settings(tmp_path, monkeypatch):
@@ -34,3 +36,21 @@ def test_a_key_of_another_database_is_replaced(tmp_path):
         upgrade(url)
     first, second = (ensure_key(url, tmp_path / "api_key") for url in urls)
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("gpu.example.org", "http://gpu.example.org:80"),
+    ],
+)
+def test_the_api_is_reached_by_a_name_that_it_answers_to(host, url):
+    assert url_of(host, 80) == url
+
+
+def test_a_service_that_listens_everywhere_is_called_by_loopback_s_name(tmp_path):
+    service = EmbeddedService(Settings(home=tmp_path, host="0.0.0.0", port=0))
+    assert service.base_url.startswith("http://127.0.0.1:")
