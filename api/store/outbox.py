@@ -182,17 +182,23 @@ def settle(session: Session, parcel: Parcel, tried: Try, *, wait_s: float = 0.0)
     if status is not None and 200 <= status < 300:
         delivery.state, hook.failing_since = DeliveryState.DELIVERED, None
     else:
-        _count_failure(delivery, hook, _now(session), status, wait_s)
+        now = _now(session)
+        if hook.url == parcel.url:  # else it was led elsewhere meanwhile, and has a new start there
+            _count_failure(hook, now, status)
+        _put_off(delivery, hook, now, wait_s)
     return delivery.state
 
 
-def _count_failure(delivery: Delivery, hook: Webhook, now: datetime, status: int | None, wait_s: float) -> None:
-    delivery.failures += 1
+def _count_failure(hook: Webhook, now: datetime, status: int | None) -> None:
     hook.failing_since = hook.failing_since or now
     if status == GONE:
         _disable(hook, "The receiver answered 410 Gone.")
     elif now - hook.failing_since >= timedelta(seconds=DISABLE_AFTER_S):
         _disable(hook, f"Nothing has been delivered since {hook.failing_since:%Y-%m-%d %H:%M} UTC.")
+
+
+def _put_off(delivery: Delivery, hook: Webhook, now: datetime, wait_s: float) -> None:
+    delivery.failures += 1
     delivery.next_try_at = now + timedelta(seconds=max(_wait_s(delivery.failures), min(wait_s, LONGEST_WAIT_S)))
     if not hook.enabled or delivery.next_try_at > delivery.give_up_at:
         delivery.state = DeliveryState.EXHAUSTED

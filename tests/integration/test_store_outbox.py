@@ -241,6 +241,18 @@ def test_gone_disables_a_webhook_and_ends_what_it_was_to_be_told(database):
     assert len(told(database, mine)) == 2
 
 
+def test_what_its_old_receiver_answers_is_not_held_against_a_webhook_that_leads_elsewhere(database):
+    mine = hook(database)
+    accept(database)
+    claim_job(database)
+    parcel = claim(database)
+    write(database, webhooks.change_webhook, "ann", mine.id, {"url": "https://new.example/"})
+    assert settle(database, parcel, 410) == DeliveryState.PENDING
+    with database.reading() as session:
+        moved = webhooks.get_webhook(session, "ann", mine.id)
+    assert (moved.enabled, moved.disabled_reason, moved.failing_since) == (True, None, None)
+
+
 def test_a_webhook_that_fails_for_days_is_disabled_and_a_success_starts_anew(database):
     mine = hook(database)
 
