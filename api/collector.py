@@ -29,11 +29,12 @@ def run_round(resources: Resources) -> None:
         drop_abandoned(session, idle_s=settings.uploads_abandoned_s)
         if retention_s is not None:
             expire_files(session, retention_s=retention_s)
-        adopted = adopted_keys(session)
         outbox.forget_old(session)
 
     def of_jobs(session: Session, keys: Collection[str]) -> set[str]:
-        return adopted | referenced_keys(session, keys) | kept_logs(session, keys, retention_s=retention_s)
+        named = referenced_keys(session, keys) | kept_logs(session, keys, retention_s=retention_s)
+        # Last: a state that its own job has just let go of was taken over before, if at all.
+        return named | adopted_keys(session)
 
     spool_of(settings).sweep(idle_s=settings.orphans_after_s)
     deleted = _sweep(resources, "jobs", of_jobs)

@@ -8,6 +8,7 @@ import pytest
 from api import collector
 from api.settings import Settings
 from api.store import jobs, leases
+from api.store.garbage import expire_files
 from api.store.storage import Storage, attempt_prefix, log_key
 
 NOTHING_LASTS = 1e-9  # days
@@ -126,6 +127,27 @@ def test_a_retry_keeps_what_it_goes_on_from_until_it_has_gone_on(service, collec
     keep_state(service, child, 2)
     of_parent = [] if retention_days else state_files(parent, 1)
     assert collect() == sorted(of_parent + state_files(child, 2))
+
+
+@pytest.mark.parametrize("retention_days", [NOTHING_LASTS], indirect=True)
+def test_what_a_retry_has_taken_over_since_the_round_began_stays(service, collect, monkeypatch):
+    """Another replica lets go of the job that it retries, and this one has yet to look at the files."""
+    job = service.submit()
+    claim = service.claim()
+    keep_state(service, claim, 1)
+
+    def meanwhile(_storage, _age_s, *, prefix):
+        if prefix != "jobs":
+            return
+        with service.database.transaction() as session:
+            leases.fail(session, claim, {"message": "broken"}, retry=False)
+        assert service.client.post(f"/v1/jobs/{job['id']}/retry").status_code == 201
+        time.sleep(0.05)
+        with service.database.transaction() as session:
+            expire_files(session, retention_s=0)
+
+    monkeypatch.setattr(Storage, "drop_unfinished", meanwhile)
+    assert collect() == state_files(claim, 1)
 
 
 @pytest.mark.parametrize("retention_days", [None], indirect=True)
