@@ -95,6 +95,14 @@ def revoke_key(session: Session, key_id: str) -> str | None:
     return session.scalar(known.values(revoked_at=db_now()).returning(ApiKey.tenant))
 
 
+def lock_tenant(session: Session, tenant: str) -> None:
+    """Let nobody else count what the tenant has until the transaction ends: its keys stand for the tenant.
+
+    SQLite ignores it: there the writing transaction itself holds the lock.
+    """
+    session.execute(select(ApiKey.id).where(ApiKey.tenant == tenant).order_by(ApiKey.id).with_for_update())
+
+
 def authenticate(session: Session, plaintext: str) -> ApiKey | None:
     """The key that the plaintext proves, if it is neither revoked nor expired."""
     prefix, _, rest = plaintext.partition("_")

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.errors import IdempotencyMismatch, UploadFileNotFound, UploadInUse, UploadNotFound, UploadsFull
+from api.store.keys import lock_tenant
 from api.store.models import (
-    ApiKey,
     Job,
     Json,
     ManifestFile,
@@ -116,8 +116,8 @@ def _replay(session: Session, tenant: str, idempotency_key: str | None) -> Uploa
 
 
 def _check_limit(session: Session, tenant: str, *, needed: int, limit: int) -> None:
-    """`needed` bytes are counted already. One at a time: the tenant's keys stand for the tenant."""
-    session.execute(select(ApiKey.id).where(ApiKey.tenant == tenant).with_for_update())
+    """`needed` bytes are counted already."""
+    lock_tenant(session, tenant)
     used = uploaded_bytes(session, tenant) - needed
     if used + needed > limit:
         raise UploadsFull(needed=needed, used=used, limit=limit)

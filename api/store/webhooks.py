@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.errors import TooManyWebhooks, WebhookNotFound
+from api.store.keys import lock_tenant
 from api.store.models import Webhook, new_id
 
 LIMIT = 20  # of one tenant: every step of a job looks at all of them
@@ -27,6 +28,7 @@ def create_webhook(
     Raises:
         TooManyWebhooks: The tenant has `LIMIT`.
     """
+    lock_tenant(session, tenant)
     count = session.scalar(select(func.count()).where(Webhook.tenant == tenant))
     if count is not None and count >= LIMIT:
         raise TooManyWebhooks(LIMIT)

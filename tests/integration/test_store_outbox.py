@@ -3,6 +3,7 @@
 Time is moved in the database, so no test waits for a clock.
 """
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from sqlalchemy import select, update
 from api.store import jobs, leases, outbox, reconciliation, webhooks
 from api.store.database import db_now
 from api.store.errors import DeliveryNotFound, TooManyWebhooks, WebhookDisabled, WebhookNotFound
+from api.store.keys import create_key
 from api.store.models import Delivery, DeliveryState, Job, Webhook
 
 ENDS = ["job.cancelled", "job.failed", "job.succeeded"]
@@ -328,6 +330,21 @@ def test_webhooks_are_their_tenant_s_and_not_too_many(database):
     hook(database, "bob")
     write(database, webhooks.delete_webhook, "ann", mine.id)
     hook(database)
+
+
+def test_requests_that_race_make_not_too_many(database):
+    with database.transaction() as session:
+        create_key(session, "ann", "hers", ["submit"])
+    for _ in range(webhooks.LIMIT - 1):
+        hook(database)
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as session:
+            options = {"url": "https://hook.example/", "events": ENDS, "description": None, "enabled": True}
+            webhooks.create_webhook(session, "ann", **options)
+            another = pool.submit(hook, database)
+            time.sleep(0.2)  # for it to count
+        with pytest.raises(TooManyWebhooks):
+            another.result()
 
 
 def test_a_webhook_goes_with_its_deliveries_though_one_is_being_sent(database):
