@@ -13,6 +13,7 @@ from sentinel.data.budget import FORWARD_TOKENS
 from sentinel.errors import Fault, SentinelError
 from sentinel.heal_spec import Heal
 from sentinel.model_shape import ModelShape, Shape, count
+from sentinel.plain import LARGEST_INTEGER
 from sentinel.spec import Spec
 
 # A process with torch and transformers imported, or a CUDA context with its libraries.
@@ -40,8 +41,6 @@ RECONSTRUCTION_COPIES = 2 * 20 + 8
 STREAM_COPIES = 4
 # Of an input's second moment, in float64: its parts by held-out windows, their sum, and a factorisation.
 MOMENT_COPIES = 6
-# What a database can hold; a spec of 64-bit numbers can ask for more.
-LARGEST_BYTES = 2**63 - 1
 
 
 class Needs(BaseModel):
@@ -80,7 +79,8 @@ def estimate(spec: Spec, shape: ModelShape) -> Needs:
     peak = max(healing, _pruning(spec, shape), _evaluating(longest, shape), _stressing(longest, shape, weights))
     models = 2 + (EXCHANGE_COPIES if spec.grow else 0)
     memory_bytes = BASE_BYTES + models * weights + peak + min(peak, HOARDED_BYTES)
-    return Needs(parameters=shape.parameters, memory_bytes=min(memory_bytes, LARGEST_BYTES))
+    # Numbers of a spec multiply to more than a database can hold, and than any device has.
+    return Needs(parameters=shape.parameters, memory_bytes=min(memory_bytes, LARGEST_INTEGER))
 
 
 def _training(spec: Spec, heal: Heal, shape: ModelShape, weights: int) -> int:

@@ -65,7 +65,10 @@ class SweepSpec(Section):
         examples=[EXAMPLE["grid"]],
     )
     max_parallel: int | None = Field(
-        None, ge=1, description="How many of its jobs may run at the same time; null for as many as there are slots."
+        None,
+        ge=1,
+        lt=2**31,
+        description="How many of its jobs may run at the same time; null for as many as there are slots.",
     )
     budget: Budget | None = Field(None, description="What it may use; null for as much as it needs.")
 

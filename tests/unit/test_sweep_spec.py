@@ -151,6 +151,12 @@ def test_what_is_no_sweep_is_refused(document):
     assert mistakes(document)
 
 
+@pytest.mark.parametrize("limit", [0, 2**31])
+def test_a_limit_is_a_number_that_a_database_holds(limit):
+    ((pointer, _),) = mistakes({"spec": SPEC, "grid": {"seed": [0]}, "max_parallel": limit})
+    assert pointer == "/max_parallel"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), b"bytes", {1: 2}])
 def test_values_are_json(value):
     assert mistakes({"spec": SPEC, "grid": {"seed": [value]}})

@@ -25,6 +25,14 @@ def test_a_verdict_tells_what_a_spec_takes_and_what_is_in_its_way(service, spec)
     assert service.client.post("/v1/jobs/validate", json=spec).json()["queue_reason"] is None
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+def test_a_job_that_needs_more_than_can_be_counted_waits_like_any_that_is_too_large(service, spec):
+    say_there_is(service, "auto", memory_bytes=10**12)
+    job = service.submit(heal={"method": "lora", "lora": {"rank": 2**62}})
+    assert job["needs_bytes"] == 2**63 - 1
+    assert "largest device" in job["queue_reason"]
+
+
 @pytest.mark.parametrize("model", [{"source": "hub", "id": "some/model"}, {"source": "path", "path": "here"}])
 def test_of_a_model_that_is_not_here_nothing_is_claimed(service, spec, model, settings):
     if "path" in model:
