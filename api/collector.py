@@ -48,6 +48,8 @@ def _sweep(resources: Resources, prefix: str, named: Callable[[Session, Collecti
     deleted, age_s = 0, resources.settings.orphans_after_s
     resources.storage.drop_unfinished(age_s, prefix=prefix)
     for keys in resources.storage.older_than(age_s, prefix=prefix):
+        if resources.stopping.is_set():  # whoever stops the server waits for the round
+            break
         with resources.database.reading() as session:
             garbage = set(keys) - named(session, keys)
         resources.storage.delete(garbage)

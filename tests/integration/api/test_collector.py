@@ -7,7 +7,7 @@ import pytest
 
 from api import collector
 from api.settings import Settings
-from api.store import jobs, leases
+from api.store import jobs, leases, storage
 from api.store.garbage import expire_files
 from api.store.storage import Storage, attempt_prefix, log_key
 
@@ -48,8 +48,7 @@ def collect(service, backing):
 def store(service, claim, content):
     source = service.folder / "file"
     source.write_bytes(content)
-    storage = Storage(service.settings.storage_uri)
-    return storage.put_file(source, attempt_prefix(claim.job_id, claim.token))
+    return Storage(service.settings.storage_uri).put_file(source, attempt_prefix(claim.job_id, claim.token))
 
 
 def keep_state(service, claim, cycle):
@@ -75,8 +74,8 @@ def test_only_the_newest_state_of_a_running_job_stays(service, collect):
     assert collect() == state_files(claim, 2)
     with service.database.transaction() as session:
         leases.release(session, claim, "drain")
-    storage = Storage(service.settings.storage_uri)
-    resumed = [b"".join(storage.iterate(file["storage_key"])) for file in service.claim().resume]
+    stored = Storage(service.settings.storage_uri)
+    resumed = [b"".join(stored.iterate(file["storage_key"])) for file in service.claim().resume]
     assert sorted(resumed) == state_files(claim, 2)
 
 
@@ -148,6 +147,23 @@ def test_what_a_retry_has_taken_over_since_the_round_began_stays(service, collec
 
     monkeypatch.setattr(Storage, "drop_unfinished", meanwhile)
     assert collect() == state_files(claim, 1)
+
+
+@pytest.mark.parametrize("retention_days", [None], indirect=True)
+def test_a_round_ends_when_the_server_is_to_stop(service, collect, monkeypatch):
+    service.submit()
+    claim = service.claim()
+    for number in range(3):
+        store(service, claim, b"garbage %d" % number)
+    monkeypatch.setattr(storage, "KEYS_AT_ONCE", 1)
+    delete = Storage.delete
+
+    def delete_and_stop(self, keys):
+        service.app.state.resources.stopping.set()
+        delete(self, keys)
+
+    monkeypatch.setattr(Storage, "delete", delete_and_stop)
+    assert len(collect()) == 2
 
 
 @pytest.mark.parametrize("retention_days", [None], indirect=True)
