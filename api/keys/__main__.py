@@ -13,8 +13,10 @@ from api.settings import RATE, Settings
 from api.store import audit, keys
 from api.store.audit import Actor
 from api.store.database import create_database, schema_is_current
-from api.store.keys import Scope
+from api.store.keys import LARGEST_AMOUNT, LARGEST_COUNT, LONGEST_DAYS, Scope
 
+COUNT = {"min": 0, "max": LARGEST_COUNT}
+AMOUNT = {"min": 0, "max": LARGEST_AMOUNT}
 cli = typer.Typer(help="Manage API keys.", no_args_is_help=True)
 
 
@@ -24,11 +26,13 @@ def create(
     name: Annotated[str, typer.Option(help="What the key is for; shown in lists and refusals.")],
     tenant: Annotated[str, typer.Option(help="Whose jobs the key sees.")] = "default",
     scope: Annotated[list[Scope] | None, typer.Option(help="Repeat for several; read and submit by default.")] = None,
-    expires_days: Annotated[int | None, typer.Option(min=1, help="Days until it ends; never by default.")] = None,
-    max_queued_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that may wait.")] = None,
-    max_running_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that may run at once.")] = None,
-    max_gpu_seconds: Annotated[int | None, typer.Option(min=0, help="Time in slots in a calendar month.")] = None,
-    max_stored_bytes: Annotated[int | None, typer.Option(min=0, help="What its jobs' files may take.")] = None,
+    expires_days: Annotated[
+        int | None, typer.Option(min=1, max=LONGEST_DAYS, help="Days until it ends; never by default.")
+    ] = None,
+    max_queued_jobs: Annotated[int | None, typer.Option(help="Jobs that may wait.", **COUNT)] = None,
+    max_running_jobs: Annotated[int | None, typer.Option(help="Jobs that may run at once.", **COUNT)] = None,
+    max_gpu_seconds: Annotated[int | None, typer.Option(help="Time in slots in a calendar month.", **AMOUNT)] = None,
+    max_stored_bytes: Annotated[int | None, typer.Option(help="What its jobs' files may take.", **AMOUNT)] = None,
     rate_limit: Annotated[str | None, typer.Option(help="Requests, like 600/minute; else as configured.")] = None,
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""

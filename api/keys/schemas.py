@@ -8,13 +8,13 @@ from pydantic.config import JsonDict
 
 from api.parameters import Time
 from api.settings import RATE
-from api.store.keys import Scope
+from api.store.keys import LARGEST_AMOUNT, LARGEST_COUNT, LONGEST_DAYS, Scope
 from api.store.models import ApiKey
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Rate = Annotated[str, Field(pattern=RATE, examples=["600/minute"])]
-Few = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
-Many = Annotated[int, Field(strict=True, ge=0, lt=2**53)]  # what every reader of JSON can tell apart
+Few = Annotated[int, Field(strict=True, ge=0, le=LARGEST_COUNT)]
+Many = Annotated[int, Field(strict=True, ge=0, le=LARGEST_AMOUNT)]
 EXAMPLE: JsonDict = {
     "name": "nightly",
     "scopes": ["read", "submit"],
@@ -45,7 +45,9 @@ class KeyOrder(BaseModel):
     name: Name = Field(description="What the key is for.")
     scopes: list[Scope] = Field(min_length=1, max_length=50, description="What it may do; only what the caller may.")
     expires_at: Time | None = Field(None, description="When it ends; never without.")
-    expires_in_days: int | None = Field(None, strict=True, ge=1, le=36_500, description="Instead of `expires_at`.")
+    expires_in_days: int | None = Field(
+        None, strict=True, ge=1, le=LONGEST_DAYS, description="Instead of `expires_at`."
+    )
     quotas: Quotas = Field(default_factory=Quotas)
     rate_limit: Rate | None = Field(None, description=RATE_LIMIT)
 

@@ -17,6 +17,9 @@ from api.store.models import ApiKey
 
 PREFIX = "sntl"
 ID_BYTES = 8
+LARGEST_COUNT = 2**31 - 1  # of jobs
+LARGEST_AMOUNT = 2**53 - 1  # of seconds and bytes: what every reader of JSON can tell apart
+LONGEST_DAYS = 36_500  # of a key that ends; behind some thousand years, dates come to their end
 SECRET_BYTES = 32  # 256 bits: guessing is hopeless, so a fast hash is enough
 
 

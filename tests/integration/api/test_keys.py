@@ -289,3 +289,5 @@ def test_the_operator_s_command_knows_the_same_limits_and_is_in_the_log(service,
     wrong = run("create", "--name", "op", "--rate-limit", "fast")
     assert wrong.exit_code == 2
     assert "600/minute" in wrong.stderr
+    for too_much in ("--expires-days=3000000", f"--max-running-jobs={2**31}", f"--max-stored-bytes={2**63}"):
+        assert run("create", "--name", "op", too_much).exit_code == 2
