@@ -169,8 +169,9 @@ def validate(
     """Check a document without any effect."""
     try:
         spec = documents.check(document, roots=settings.model_roots)
-        sources.check(session, spec.model_dump(mode="json"))
+        # Before the first statement, as in `submit`.
         needs = documents.needs_of(spec, settings=settings, sources=sources)
+        sources.check(session, spec.model_dump(mode="json"))
     except SpecInvalid as invalid:
         errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]
         return Verdict(valid=False, errors=errors, resolved_spec=None, estimate=None, queue_reason=None)

@@ -125,8 +125,9 @@ def validate(
     """Check a document without any effect."""
     try:
         sweep, points = _parse(document, settings)
-        _check_sources(session, sweep, points, sources)
+        # Before the first statement, as in `submit`.
         known = [needs for needs in _needs_of(points, settings, sources) if needs is not None]
+        _check_sources(session, sweep, points, sources)
     except SpecInvalid as invalid:
         errors = [ProblemField(pointer=e.pointer, code=e.code, message=e.message) for e in invalid.errors]
         return SweepVerdict(valid=False, errors=errors, document=None, points=[], largest=None)

@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import api.jobs.sources
 from api import collector
 from api.settings import Settings
 from api.store import sources
 from api.store.uploads import uploaded_bytes
 from api.uploads import spool
+from sentinel.errors import ModelInvalid
 from sentinel.paths import BUILTIN_MODELS
 
 on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
@@ -394,6 +396,22 @@ def test_what_the_points_of_a_sweep_may_not_name_is_told_where_it_is(service):
         assert (answer.status_code, answer.json()["code"]) == (422, "sweep_invalid")
         assert answer.json()["errors"] == verdict["errors"]
     assert service.client.get("/v1/sweeps").json()["data"] == []
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("kind", ["jobs", "sweeps"])
+def test_a_check_holds_no_lock_while_it_reads_a_model(service, monkeypatch, kind):
+    model = upload(service.client, MODEL)
+
+    def read_slowly(*_):
+        assert service.client.delete(model["links"]["self"], timeout=2).status_code == 204
+        raise ModelInvalid("It is gone.")
+
+    monkeypatch.setattr(api.jobs.sources, "shape_of", read_slowly)
+    spec = names(model["id"])
+    document = spec if kind == "jobs" else {"spec": spec, "grid": {"seed": [0]}}
+    verdict = service.client.post(f"/v1/{kind}/validate", json=document).json()
+    assert [error["code"] for error in verdict["errors"]] == ["upload_not_found"]
 
 
 def test_a_sweep_that_was_accepted_is_given_again_though_its_upload_is_gone(service):
