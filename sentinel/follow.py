@@ -1,5 +1,9 @@
 """Tells a reporter of a job on a service what it would hear of an experiment in its own process."""
 
+from contextlib import suppress
+
+from pydantic import ValidationError
+
 from sentinel.client import SentinelClient
 from sentinel.events import EVENT_ADAPTER, Event, MessageLogged, Progressed, Reporter
 from sentinel.replies import Job, JobEvent
@@ -24,9 +28,13 @@ def follow(client: SentinelClient, job_id: str, reporter: Reporter) -> Job:
 
 
 def _event(line: JobEvent) -> Event | None:
-    """The experiment's event; what only a service has, like changes of state, becomes a message."""
+    """The experiment's event; what only a service has, like changes of state, becomes a message.
+
+    Of a newer service's events what is known here is told, and a phase that is not is passed over.
+    """
     if line.type in SHARED_TYPES:
-        return EVENT_ADAPTER.validate_python({"type": line.type, **line.data})
+        with suppress(ValidationError):
+            return EVENT_ADAPTER.validate_python({"type": line.type, **line.data}, extra="ignore")
     if line.type == "state":
         return MessageLogged(text=f"{line.data['to']}: {line.data['reason']}")
     return None

@@ -7,11 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from inspect import iscoroutinefunction
+from types import SimpleNamespace
 
 import pytest
 
 from sentinel.client import SentinelClient
 from sentinel.errors import SpecInvalid
+from sentinel.events import MessageLogged, Progressed
+from sentinel.follow import follow
 from sentinel.replies import Job
 from sentinel.service_calls import ServiceCalls
 from sentinel.transport import AnswerNotUnderstood, ServiceRefused, ServiceUnreachable
@@ -154,6 +157,15 @@ def test_history_goes_on_after_the_last_event_of_a_page(server, client):
     server.script = [reply({"data": [first], "has_more": True}), reply({"data": [second], "has_more": False})]
     assert [seen.seq for seen in client.events("job_1", after=6)] == [7, 8]
     assert [path for _, path, *_ in server.asked] == ["/v1/jobs/job_1/events?after=6", "/v1/jobs/job_1/events?after=7"]
+
+
+def test_what_a_newer_service_tells_more_ends_no_watching(server, client):
+    told = {"seq": 1, "type": "phase", "data": {"phase": "dreaming"}, "token": 1, "created_at": "2030-01-01T00:00:00Z"}
+    more = told | {"seq": 2, "type": "message", "data": {"level": "info", "text": "Cut.", "tone": "calm"}}
+    server.script = [reply(JOB), reply({"data": [told, more], "has_more": False})]
+    heard = []
+    follow(client, "job_1", SimpleNamespace(emit=heard.append))
+    assert heard == [MessageLogged(text="Cut."), Progressed(fraction=1.0)]
 
 
 def test_log_lines_are_given_as_they_are(server, client):
