@@ -6,6 +6,7 @@ operator allows is trusted with everything. Redirects are answers like any other
 what is sent.
 """
 
+import re
 import socket
 import ssl
 import time
@@ -28,6 +29,7 @@ TRIED_ADDRESSES = 3  # of one host
 LARGEST_ANSWER_BYTES = 16 * 1024
 PORTS = frozenset({443, 8443})
 DEFAULT_PORTS = {"https": 443, "http": 80}
+NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")  # of a host; some have underscores
 FAILURES = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 # IANA's special-purpose registries. `is_global` of some versions of Python lets metadata services of clouds pass.
@@ -144,7 +146,7 @@ class Guard:
         literal = _literal(host)
         if literal is not None:
             self._check_address(literal)
-        elif "." not in host.rstrip("."):
+        elif "." not in host.rstrip(".") or not NAME.fullmatch(host):
             raise TargetRefused(f"{host!r} is no full name of a host.")
 
     def check_addresses(self, host: str, addresses: Iterable[str]) -> None:
