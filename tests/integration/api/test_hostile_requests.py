@@ -257,6 +257,11 @@ def test_hosts_that_the_operator_allows(service, host, status):
     assert service.client.get("/v1/jobs", headers={"Host": host}).status_code == status
 
 
+@pytest.mark.parametrize(("path", "status"), [("/livez", 200), ("/readyz", 200), ("/metrics", 421), ("/docs", 421)])
+def test_a_health_check_may_call_it_by_any_address(service, path, status):
+    assert service.client.get(path, headers={"Host": "127.0.0.1:8080"}).status_code == status
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://[", "\xff"])
 def test_a_page_of_somebody_else_s(service, spec, origin):
     headers = {"Origin": origin.encode("latin-1")}
