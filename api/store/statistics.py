@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from api.store.database import db_now
 from api.store.models import Job
-from api.store.quotas import may_run
+from api.store.placement import due
 from api.store.states import State
 
 
@@ -17,7 +17,8 @@ class Statistics:
 
     Attributes:
         jobs: Number of jobs in each state.
-        oldest_due_s: Seconds that the job has waited which has been allowed to start for the longest time; 0 if none.
+        oldest_due_s: Seconds that the job has waited which might start and has waited longest, 0 if there is none; what
+            its own sweep or key holds back is none.
     """
 
     jobs: dict[State, int]
@@ -27,7 +28,6 @@ class Statistics:
 def read_statistics(session: Session) -> Statistics:
     """As they are now."""
     counted = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
-    due = select(func.min(Job.not_before)).where(Job.state == State.QUEUED, Job.not_before <= db_now(), may_run())
-    oldest, now = session.scalar(due), session.scalar(select(db_now()))
+    oldest, now = session.scalar(select(func.min(Job.not_before)).where(*due())), session.scalar(select(db_now()))
     waited = 0.0 if oldest is None or now is None else (now - oldest).total_seconds()
     return Statistics(jobs={state: counted.get(state, 0) for state in State}, oldest_due_s=waited)

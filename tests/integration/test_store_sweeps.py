@@ -13,6 +13,7 @@ from api.store.errors import DeadlineInvalid, IdempotencyMismatch, SweepNotFound
 from api.store.models import Attempt, IdempotencyKey, Job, Sweep
 from api.store.placement import Placement, work_waits
 from api.store.states import LEASED, State
+from api.store.statistics import read_statistics
 from sentinel.events import Progressed
 
 MANIFEST = [{"path": "state.json", "sha256": "0" * 64, "bytes": 3, "storage_key": "jobs/j/attempts/1/0"}]
@@ -95,8 +96,10 @@ def test_no_more_jobs_run_at_the_same_time_than_may(database):
     assert [first.job_id, second.job_id] == [job.id for job in jobs_of(database, sweep.id)[:2]]
     assert third.job_id == other.id
     assert claim(database) is None
-    with database.reading() as session:
+    with database.transaction() as session:
+        session.execute(update(Job).where(Job.state == State.QUEUED).values(not_before=db_now(-90)))
         assert not work_waits(session, leases.ANYTHING)
+        assert read_statistics(session).oldest_due_s == 0, "nobody has to be alarmed"
     assert write(database, reconciliation.reconcile, limit=9).waiting == []
     write(database, jobs.request_pause, "ann", first.job_id, grace_s=60)
     assert claim(database) is None, "who is about to pause still runs"
