@@ -9,11 +9,12 @@ from datetime import datetime
 from operator import eq, gt, lt
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.store import quotas
+from api.store.database import db_now
 from api.store.errors import DeadlineInvalid, IdempotencyMismatch, InvalidTransition, JobNotEnded, JobNotFound
 from api.store.files import keep_files, newest_checkpoint, publish_newest_state
 from api.store.models import Attempt, Checkpoint, IdempotencyKey, Job, JobEvent, Json, Metric, new_id
@@ -343,7 +344,9 @@ def request_resume(session: Session, tenant: str, job_id: str) -> Job:
         return move(session, job, State.RUNNING, reason="resume requested")
     if job.state != State.PAUSED:
         raise InvalidTransition(state=job.state, to=State.QUEUED, allowed=allowed_from(job.state))
-    return move(session, job, State.QUEUED, reason="resume requested")
+    # It begins to wait now; the time for which it was paused is nobody's delay.
+    later = case((Job.not_before > db_now(), Job.not_before), else_=db_now())
+    return move(session, job, State.QUEUED, reason="resume requested", not_before=later)
 
 
 def _lock_own(session: Session, tenant: str, job_id: str) -> Job:

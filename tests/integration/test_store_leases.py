@@ -348,6 +348,18 @@ def test_a_pause_can_be_taken_back_before_and_after_the_worker_stops(database):
     assert read(database, job_id).state == State.QUEUED
 
 
+def test_a_resumed_job_has_waited_since_it_was_resumed_and_keeps_a_start_that_is_to_come(database):
+    paused, later = accept(database), accept(database)
+    for job_id, wait_s in ((paused, -3600), (later, 3600)):
+        write(database, jobs.request_pause, "ann", job_id, grace_s=0)
+        with database.transaction() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(not_before=db_now(wait_s)))
+        write(database, jobs.request_resume, "ann", job_id)
+    taken = claim(database)
+    assert (taken.job_id, taken.waited_s < 60) == (paused, True)
+    assert claim(database) is None
+
+
 @pytest.mark.parametrize("max_attempts", [1, 2])
 def test_a_lost_worker_of_a_job_that_was_to_be_paused_pauses_it_while_attempts_last(database, max_attempts):
     job_id = accept(database, max_attempts=max_attempts)
