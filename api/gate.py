@@ -69,7 +69,7 @@ def _check_host(scope: Scope, allowed_hosts: Collection[str]) -> None:
     said = Headers(scope=scope).get("host", "").lower()
     found = HOST.fullmatch(said)
     if found is not None:
-        name, port = found["name"], int(found["port"] or DEFAULT_PORTS[scope["scheme"]])
+        name, port = found["name"], int(found["port"] or DEFAULT_PORTS.get(scope["scheme"], 0))
         if at_loopback and name in LOOPBACK_NAMES and port == own_port:
             return
         if not {name, f"{name}:{port}"}.isdisjoint(allowed_hosts):

@@ -243,6 +243,13 @@ def test_a_host_that_this_is_not(service, host):
     assert refused(answer) == (421, "host_not_allowed")
 
 
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_a_scheme_that_no_request_has(service, scheme):
+    """The server takes a proxy's word for it, and whoever calls from this host is one."""
+    answer = service.client.get("/v1/jobs", headers={"Host": "localhost", "X-Forwarded-Proto": scheme})
+    assert refused(answer) == (421, "host_not_allowed")
+
+
 @pytest.mark.parametrize("host", ["localhost:{port}", "LOCALHOST:{port}", "127.0.0.1:{port}", "[::1]:{port}"])
 def test_a_host_that_this_is(service, host):
     port = urlsplit(service.base_url).port
