@@ -17,6 +17,8 @@ from packaging.specifiers import SpecifierSet
 
 from api import dispatch
 from api.doctor.findings import Seen, Status
+from api.errors import Problem
+from api.health import Readiness
 from api.settings import Settings
 from api.store.errors import ObjectMissing
 from api.store.storage import Storage
@@ -124,14 +126,17 @@ def _existing(place: Path) -> Path:
 
 def api(_settings: Settings, *, url: str) -> Seen:
     """Whether an API says that it is ready."""
+    step = "Start the API, or correct --url (SENTINEL_URL)."
     try:
         answer = httpx.get(f"{url}/readyz", timeout=API_TIMEOUT_S)
-        said = answer.json()
-    except (httpx.TransportError, ValueError) as error:
-        step = "Start the API, or correct --url (SENTINEL_URL)."
-        return Seen(Status.BROKEN, f"{url} does not answer as an API does: {error}", step)
-    if not answer.is_success:
-        return Seen(Status.BROKEN, f"{url} is not ready: {said['detail']}", said["next_step"])
-    if said["status"] == "degraded":
+    except (httpx.RequestError, httpx.InvalidURL, ValueError) as error:  # ValueError: a host that IDNA forbids
+        return Seen(Status.BROKEN, f"{url} does not answer: {error}", step)
+    try:
+        said = (Readiness if answer.is_success else Problem).model_validate_json(answer.content)
+    except ValueError:
+        return Seen(Status.BROKEN, f"{url} answers HTTP {answer.status_code}, and not as an API does", step)
+    if isinstance(said, Problem):
+        return Seen(Status.BROKEN, f"{url} is not ready: {said.detail}", said.next_step)
+    if said.status == "degraded":
         return Seen(Status.WARNING, f"{url} is ready, but reaches no Redis", "Let that host reach Redis.")
     return Seen(Status.OK, f"{url} is ready")

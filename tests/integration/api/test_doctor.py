@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text
 
 from api.doctor import checks
@@ -184,6 +185,16 @@ def test_an_api_that_is_not_ready_or_not_there(tmp_path, serve, monkeypatch):
     assert (unready.status, unready.next_step) == (Status.BROKEN, "Run the migrations.")
     assert absent.status is Status.BROKEN
     assert "--url" in absent.next_step
+
+
+def test_what_is_no_api_of_ours(tmp_path, serve, monkeypatch):
+    monkeypatch.setenv("SENTINEL_HOME", str(tmp_path / "none"))
+    other = FastAPI()
+    other.get("/ready/readyz")(lambda: {"ready": True})
+    with serve(other) as base_url:
+        found = [list(diagnose(url))[-1] for url in (base_url, f"{base_url}/ready", "nowhere", "http://[")]
+    assert {finding.status for finding in found} == {Status.BROKEN}
+    assert all("--url" in finding.next_step for finding in found)
 
 
 def test_where_there_is_no_service_the_command_says_so():
