@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from sentinel.access import find
-from sentinel.errors import SentinelError
+from sentinel.errors import Fault, SentinelError
 from sentinel.spec_flags import flags
 
 COMPLETION_TIMEOUT_S = 1.0
@@ -84,6 +84,21 @@ IdempotencyKey = Annotated[
 Most = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
 
 
+class TimeInvalid(SentinelError):
+    """A time that no time zone can say."""
+
+    code = "time_invalid"
+    fault = Fault.USER
+    next_step = "Give a time of the years 1970 to 9998."
+
+
 def moment(local: datetime | None) -> datetime | None:
-    """What was typed, with the time zone of this host."""
-    return local and local.astimezone()
+    """What was typed, with the time zone of this host.
+
+    Raises:
+        TimeInvalid: It is at the ends of what can be said.
+    """
+    try:
+        return local and local.astimezone()
+    except (OverflowError, ValueError) as error:
+        raise TimeInvalid(f"{local} cannot be said in other time zones.") from error

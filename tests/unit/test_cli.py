@@ -42,6 +42,7 @@ def error(command):
         (("list", "--url", "http://127.0.0.1:1", "--api-key", "ü"), 4, "key_invalid"),
         (("get", "../keys", *SERVED_NOWHERE), 2, "id_invalid"),
         (("get", "job_1\n", *SERVED_NOWHERE), 2, "id_invalid"),
+        (("usage", "--from", "0001-01-01", *SERVED_NOWHERE), 2, "time_invalid"),
     ],
 )
 def test_what_can_reach_no_service_is_told_at_once(error, arguments, code, name):
