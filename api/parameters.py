@@ -1,10 +1,13 @@
-"""Parameters that several routers share. Printable ASCII, because PostgreSQL refuses NUL in any text."""
+"""Parameters, and what bodies have in common, that several routers share.
+
+Parameters are printable ASCII, because PostgreSQL refuses NUL in any text.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from api.settings import LONGEST_GRACE_S
@@ -12,6 +15,7 @@ from api.store.jobs import Terms
 from sentinel.endpoint import IDEMPOTENCY_KEY
 
 LARGEST_PRIORITY = 1000
+MOST_FIELDS = 100  # of an object; each that is not known is a mistake, and takes the event loop ten microseconds
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 TOO_LATE = datetime(9999, 1, 1, tzinfo=UTC)  # every time zone can still say it
 
@@ -57,6 +61,19 @@ Grace = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.", max_length=200)]
+
+
+class Body(BaseModel):
+    """An object in a request, of known fields only."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_flood(cls, sent: Any) -> Any:  # noqa: ANN401 - whatever was sent
+        if isinstance(sent, dict) and len(sent) > MOST_FIELDS:
+            raise PydanticCustomError("too_many_fields", "An object has no more than 100 fields")
+        return sent
 
 
 def _terms(

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from api.parameters import Time
+from api.parameters import Body, Time
 from api.settings import RATE
 from api.store.keys import LARGEST_AMOUNT, LARGEST_COUNT, LONGEST_DAYS, Scope
 from api.store.models import ApiKey
@@ -24,10 +24,10 @@ EXAMPLE: JsonDict = {
 RATE_LIMIT = "Requests that it may send, like `600/minute`; null as the service has it."
 
 
-class Quotas(BaseModel):
+class Quotas(Body):
     """What a key may have; null is as much as it likes."""
 
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model_config = ConfigDict(from_attributes=True)
 
     max_queued_jobs: Few | None = Field(None, description="Of its jobs, how many may be queued or paused.")
     max_running_jobs: Few | None = Field(None, description="How many may run at once; others stay queued.")
@@ -37,10 +37,10 @@ class Quotas(BaseModel):
     max_stored_bytes: Many | None = Field(None, description="How much the files may take that they have published.")
 
 
-class KeyOrder(BaseModel):
+class KeyOrder(Body):
     """A key to be made."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     name: Name = Field(description="What the key is for.")
     scopes: list[Scope] = Field(min_length=1, max_length=50, description="What it may do; only what the caller may.")
@@ -60,10 +60,10 @@ class KeyOrder(BaseModel):
         return self
 
 
-class KeyChange(BaseModel):
+class KeyChange(Body):
     """What is to change of a key; what is not named stays as it is (RFC 7396)."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"quotas": {"max_running_jobs": 2}}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"quotas": {"max_running_jobs": 2}}]})
 
     name: Name | None = Field(None, description="Null leaves it.")
     expires_at: Time | None = Field(None, description="When it ends; null never.")

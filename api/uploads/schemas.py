@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from api.jobs.schemas import FailureView
+from api.parameters import Body
 from api.store.models import Upload, UploadFile, UploadKind, UploadState
 from api.store.uploads import Declaration, DeclaredFile
 from api.uploads.contents import FILE_NAME, mistake_in
@@ -25,11 +26,7 @@ EXAMPLE: JsonDict = {
 }
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileDeclaration(_Request):
+class FileDeclaration(Body):
     """One file that is to come."""
 
     path: str = Field(description="A plain file name.", pattern=f"^{FILE_NAME}$")
@@ -37,7 +34,7 @@ class FileDeclaration(_Request):
     sha256: str = Field(description="Of its bytes, in hexadecimal.", pattern=r"^[0-9a-f]{64}$")
 
 
-class UploadRequest(_Request):
+class UploadRequest(Body):
     """What an upload is to be."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})

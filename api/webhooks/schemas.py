@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
 
+from api.parameters import Body
 from api.store.models import Delivery, DeliveryState, Webhook
 from api.store.outbox import EventType
 from api.store.states import State
@@ -23,11 +24,7 @@ Url = Annotated[str, Field(min_length=1, max_length=2000)]
 Description = Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")]
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class NewWebhook(_Request):
+class NewWebhook(Body):
     """A webhook to be."""
 
     model_config = ConfigDict(
@@ -42,7 +39,7 @@ class NewWebhook(_Request):
     enabled: StrictBool = Field(default=True, description="Whether anything is sent to it.")
 
 
-class WebhookChanges(_Request):
+class WebhookChanges(Body):
     """What to change of a webhook; what is not named stays."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": True}]})
