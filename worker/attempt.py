@@ -123,7 +123,7 @@ class Attempt:
         )
         self._shelf = Shelf(storage, claim, check=self._check)
         self._deadline = time.monotonic() + claim.spec["limits"]["max_runtime_s"]
-        self._asked_to_stop: float | None = None  # when this attempt heard of a pause or a cancel
+        self._asked, self._asked_at = Command.CONTINUE, 0.0  # what it was last asked for, and when it heard of it
         self._has_just_kept = False  # a cycle, so that nothing would be lost now
 
     def run(self) -> None:
@@ -296,14 +296,13 @@ class Attempt:
     def _check_order(self) -> None:
         """A job that is to stop has a little time to finish its cycle, unless its state has just been kept."""
         order = self._keeper.order
+        if order.command is not self._asked:
+            self._asked, self._asked_at = order.command, time.monotonic()
         if order.command is Command.CONTINUE:
-            self._asked_to_stop = None
             return
         if order.command is Command.GIVE_UP:
             raise AttemptFailed(DeadlineExceeded().as_dict())
-        if self._asked_to_stop is None:
-            self._asked_to_stop = time.monotonic()
-        if self._has_just_kept or time.monotonic() >= self._asked_to_stop + order.grace_s:
+        if self._has_just_kept or time.monotonic() >= self._asked_at + order.grace_s:
             raise _Cancelled if order.command is Command.CANCEL else _Released("pause")
 
     def _check_runtime(self) -> None:

@@ -243,6 +243,21 @@ def test_a_cycle_that_takes_too_long_for_a_pause_is_given_up(bench):
         jobs.request_cancel(session, "t", job_id, grace_s=30)
 
 
+def test_a_cancel_of_a_job_that_is_to_be_paused_has_its_own_grace(bench):
+    job_id = bench.submit(steps=ENDLESS)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    with bench.database.transaction() as session:
+        jobs.request_pause(session, "t", job_id, grace_s=60)
+    time.sleep(1.2)
+    with bench.database.transaction() as session:
+        jobs.request_cancel(session, "t", job_id, grace_s=1)
+    asked = time.monotonic()
+    thread.join(DEADLINE_S)
+    assert bench.job(job_id).state == State.CANCELLED
+    assert time.monotonic() - asked >= 1
+
+
 def test_an_attempt_that_takes_too_long_is_stopped(bench):
     job_id = bench.submit(steps=ENDLESS, limits={"max_runtime_s": 2})
     bench.run_queue()
