@@ -1,16 +1,20 @@
 """What is checked before the first cycle: a spec against the model that it names."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sentinel.data.loaders.splits import Windows
 from sentinel.data.loaders.token_cache import TokenCache
 from sentinel.errors import DataInvalid, ExportImpossible, SpecInvalid
 from sentinel.inputs import check_inputs, load_inputs
+from sentinel.models.families import family_of
 from sentinel.spec import parse_spec
 
 
-def spec(model="builtin/llama", form="auto", **prune):
+def spec(model="builtin/llama", form="auto", gguf=False, **prune):
     return parse_spec(
         {
             "model": model,
@@ -18,7 +22,7 @@ def spec(model="builtin/llama", form="auto", **prune):
             "prune": {"target": {"sparsity": 0.5}, "calibration_sequences": 2, "allocation": "uniform", **prune},
             "heal": None,
             "evaluate": {"tokens": 64},
-            "export": {"form": form},
+            "export": {"form": form, "gguf": gguf},
             "device": "cpu",
         }
     )
@@ -113,6 +117,25 @@ def test_a_stock_class_that_will_not_do_is_refused_at_once(inputs, model, prune,
 def test_a_stock_class_that_will_do_is_not(inputs):
     check_inputs(spec(form="stock"), inputs["builtin/llama"])
     check_inputs(spec("builtin/gpt2", form="stock", units=["mlp"]), inputs["builtin/gpt2"])
+
+
+@pytest.fixture(scope="module")
+def qwen3(inputs):
+    """A random one, of whose class llama.cpp knows none with layers that differ."""
+    llama = inputs["builtin/llama"]
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 4}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
+    dense = Qwen3ForCausalLM(Qwen3Config(vocab_size=llama.dense.config.vocab_size, **sizes, **heads))
+    return replace(llama, dense=dense, family=family_of("qwen3"))
+
+
+@pytest.mark.parametrize("prune", [{"allocation": "global"}, {"protected_layers": [0], "target": {"sparsity": 0.25}}])
+def test_a_gguf_file_that_cannot_hold_layers_that_differ_is_refused_at_once(inputs, qwen3, prune):
+    with pytest.raises(ExportImpossible, match="knows no qwen3 model whose layers do"):
+        check_inputs(spec(gguf=True, **prune), qwen3)
+    check_inputs(spec(gguf=True), qwen3)
+    check_inputs(spec(gguf=True, allocation="global", target={"sparsity": 0}), qwen3)
+    check_inputs(spec(gguf=True, **prune), inputs["builtin/llama"])
 
 
 def test_windows_longer_than_the_model_reads_are_refused():

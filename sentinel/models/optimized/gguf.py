@@ -52,20 +52,30 @@ _TYPES = {
 }
 
 
-def check_gguf(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, counts: Counts | None = None) -> None:
+def check_gguf(
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    counts: Counts | None = None,
+    *,
+    may_differ: bool = False,
+) -> None:
     """Refuse what a GGUF file cannot express; needs no weights.
 
     Args:
         config: Of the dense model.
         tokenizer: Its tokenizer.
         counts: Groups, per unit and layer, that will be left; None for all of them.
+        may_differ: Whether others may be left, too, that differ from layer to layer.
 
     Raises:
         ExportImpossible: The class, its positions, counts that differ in this class, or the tokenizer.
     """
     family = family_of(config.model_type)
     dense: Counts = {unit: [family.dense_count(config, unit)] * config.num_hidden_layers for unit in UNITS}
-    _check_rope(config, _architecture(config, counts or dense))
+    architecture = _architecture(config, counts or dense)
+    if may_differ:
+        _uneven_architecture(config)
+    _check_rope(config, architecture)
     read_vocabulary(tokenizer, size=config.vocab_size)
 
 
@@ -103,11 +113,16 @@ def _architecture(config: PreTrainedConfig, counts: Counts) -> MODEL_ARCH:
         raise _refusal(f"it is a {config.model_type} model; {', '.join(_ARCHITECTURES)} can be")
     if config.hidden_act != "silu":
         raise _refusal(f"llama.cpp has no such class with the activation {config.hidden_act}")
-    even, uneven = _ARCHITECTURES[config.model_type]
+    even, _ = _ARCHITECTURES[config.model_type]
     if all(len(set(layers)) == 1 and layers[0] > 0 for layers in counts.values()) and not (
         even in _SQUARE and counts["attention"][0] * _group_width(config) != config.hidden_size
     ):
         return even
+    return _uneven_architecture(config)
+
+
+def _uneven_architecture(config: PreTrainedConfig) -> MODEL_ARCH:
+    _, uneven = _ARCHITECTURES[config.model_type]
     if uneven is None:
         raise _refusal(f"its layers differ, and llama.cpp knows no {config.model_type} model whose layers do")
     return uneven
