@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import warning_once
 
 # As on a machine without Sentinel: importing it fails.
 sys.modules["sentinel"] = None  # type: ignore[assignment]
@@ -64,6 +65,7 @@ def main() -> None:
     for folder in sorted(Path(root).glob("*/checkpoint")):
         collected = Collect()
         logging.getLogger("transformers").addHandler(collected)
+        warning_once.cache_clear()  # of one checkpoint is no less true of the next
         try:
             save_file(compute(folder, tokens, int(new_tokens), caches), folder.parent / "reloaded.safetensors")
         except Exception as error:  # the next checkpoint may do better
