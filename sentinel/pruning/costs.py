@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sentinel.models.evaluation import count_parameters, kv_bytes_per_token
-from sentinel.models.families.base import Family, Site, Unit
+from sentinel.models.families.base import Family, Part, Site, Unit
 from sentinel.models.optimized.inference_benchmark import forward_latency, interleaved_medians, prefill
 from sentinel.models.optimized.surgery import layer_copy
 from sentinel.prune_spec import TargetName
@@ -67,22 +67,37 @@ def _whole_sites(calibration: Calibration) -> Cost:
 
 
 def _parameters(calibration: Calibration) -> Cost:
-    def savings(site: Site, counts: Sequence[int]) -> np.ndarray:
-        return np.asarray(counts, dtype=float) * site.group_parameters
+    model, family = calibration.model, calibration.family
 
-    return Cost(total=count_parameters(calibration.model), savings=savings)
+    def savings(site: Site, counts: Sequence[int]) -> np.ndarray:
+        last = sum(part.size() for part in family.parts_of_last(model, site.layer, site.unit))
+        return _of_groups(site, counts, each=site.group_parameters, last=last)
+
+    return Cost(total=count_parameters(model), savings=savings)
 
 
 def _flops(calibration: Calibration) -> Cost:
     model, family, length = calibration.model, calibration.family, calibration.windows.shape[1]
 
     def savings(site: Site, counts: Sequence[int]) -> np.ndarray:
-        parts = family.parts(model, site.layer, site.unit)
-        weights = sum(v.numel() for part in parts for _, v, _ in part.tensors() if v.ndim >= 2) // site.num_groups
+        place = (model, site.layer, site.unit)
+        weights = _multiplied(family.parts(*place)) // site.num_groups
         attention = 2 * length * site.group_width if site.unit == "attention" else 0
-        return np.asarray(counts, dtype=float) * (2 * weights + attention)
+        last = 2 * _multiplied(family.parts_of_last(*place))
+        return _of_groups(site, counts, each=2 * weights + attention, last=last)
 
     return Cost(total=flops_per_token(model, family, length), savings=savings)
+
+
+def _multiplied(parts: Sequence[Part]) -> int:
+    """Weights of matrix products."""
+    return sum(value.numel() for part in parts for _, value, _ in part.tensors() if value.ndim >= 2)
+
+
+def _of_groups(site: Site, counts: Sequence[int], *, each: int, last: int) -> np.ndarray:
+    """What numbers of groups save if each saves `each`, and the site's last one `last` beside it."""
+    gone = np.asarray(counts, dtype=float)
+    return gone * each + (gone == site.num_groups) * last
 
 
 def _kv_bytes(calibration: Calibration) -> Cost:

@@ -78,6 +78,10 @@ class Family(ABC):
     def parts(self, model: PreTrainedModel, layer: int, unit: Unit) -> Sequence[Part]:
         """The modules that a layer's groups share; the last is the output projection."""
 
+    def parts_of_last(self, model: PreTrainedModel, layer: int, unit: Unit) -> Sequence[Part]:  # noqa: ARG002 - most classes have none
+        """What stays whole as long as a layer has a group left, and goes with the last one."""
+        return ()
+
     def after_cut(  # noqa: B027 - most classes read everything off their tensors' shapes
         self, model: PreTrainedModel, layer: int, unit: Unit, keep: Sequence[int]
     ) -> None:

@@ -24,14 +24,24 @@ class Olmo2Family(LlamaLikeFamily):
 
     def attention_parts(self, attention: Any, config: PreTrainedConfig) -> tuple[Part, ...]:  # noqa: ANN401 - the class is untyped
         """Values and outputs; without any group left, queries, keys and their norms go too."""
-        queries, keys, *cut = super().attention_parts(attention, config)
+        _, _, *cut = super().attention_parts(attention, config)
         if num_groups_of(cut):
             return tuple(cut)
-        norms = (
+        return (*self._computed_for_all(attention, config), *cut)
+
+    def parts_of_last(self, model: PreTrainedModel, layer: int, unit: Unit) -> Sequence[Part]:
+        """Queries, keys and their norms."""
+        block: Any = self.layers(model)[layer]
+        return self._computed_for_all(block.self_attn, model.config) if unit == "attention" else ()
+
+    def _computed_for_all(self, attention: Any, config: PreTrainedConfig) -> tuple[Part, ...]:  # noqa: ANN401 - the class is untyped
+        queries, keys, *_ = super().attention_parts(attention, config)
+        return (
             Part(module=attention.q_norm, side="out", widths=queries.widths),
             Part(module=attention.k_norm, side="out", widths=keys.widths),
+            queries,
+            keys,
         )
-        return (*norms, queries, keys, *cut)
 
     def after_cut(self, model: PreTrainedModel, layer: int, unit: Unit, keep: Sequence[int]) -> None:
         """Tell the norms which heads to hand on."""

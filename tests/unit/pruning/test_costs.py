@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from transformers import Olmo2Config, Olmo2ForCausalLM
 
 from sentinel.errors import SpecInvalid
 from sentinel.models.evaluation import count_parameters, kv_bytes_per_token
 from sentinel.pruning.costs import LATENCY_POINTS, cost_of, flops_per_token
 from sentinel.pruning.pruning_module import PruningModule
 from sentinel.pruning.strategies import STRATEGIES
-from tests.unit.pruning.tiny import calibrate, prune
+from tests.unit.pruning.tiny import VOCABULARY, calibrate, prune
 
 COUNTED = ("sparsity", "parameters", "flops", "kv_bytes")
 
@@ -27,6 +28,19 @@ def test_every_number_of_groups_saves_what_it_was_said_to(model, family, windows
     predicted = cost.savings(site, [site.num_groups - count for count in left])
     for count, saving in zip(left, predicted, strict=True):
         family.keep_groups(model, 1, unit, range(count))
+        assert cost.total - cost_of(kind, calibration).total == saving
+
+
+@pytest.mark.parametrize("kind", ["parameters", "flops"])
+def test_the_last_group_takes_what_was_there_for_all(windows, kind):
+    """OLMo 2 computes the queries and keys of all groups until none is left."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = Olmo2ForCausalLM(Olmo2Config(vocab_size=VOCABULARY, pad_token_id=None, eos_token_id=0, **sizes))
+    calibration = calibrate(model, windows, "attention")
+    site, cost = calibration.sites()[1], cost_of(kind, calibration)
+    predicted = cost.savings(site, [1, 4])
+    for left, saving in zip((3, 0), predicted, strict=True):
+        calibration.family.keep_groups(model, 1, "attention", range(left))
         assert cost.total - cost_of(kind, calibration).total == saving
 
 
