@@ -85,7 +85,10 @@ class PruningModule:
     @property
     def sparsity(self) -> dict[Unit, float]:
         """Share of the dense model's groups that is gone, per unit."""
-        return {unit: 1 - sum(map(len, self.kept[unit])) / sum(counts) for unit, counts in self.dense_counts.items()}
+        return {
+            unit: 1 - sum(map(len, self.kept[unit])) / sum(counts) if any(counts) else 0.0
+            for unit, counts in self.dense_counts.items()
+        }
 
     @property
     def removed(self) -> dict[Unit, dict[int, list[int]]]:

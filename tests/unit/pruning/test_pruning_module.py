@@ -45,6 +45,14 @@ def test_a_cut_equals_the_mask_and_remembers_dense_indices(model, family, window
     assert (model(input_ids=windows).logits - expected).abs().max() <= 1e-5 * max(1, float(expected.abs().max()))
 
 
+def test_of_a_unit_that_the_model_never_had_nothing_is_gone(model, family, windows):
+    """As an earlier run may have left it."""
+    cut(PruningModule(model, family), windows, {"attention": dict.fromkeys(range(3), range(4))})
+    module = PruningModule(model, family)
+    cut(module, windows, {"mlp": {0: [1]}})
+    assert module.sparsity == {"attention": 0.0, "mlp": pytest.approx(1 / sum(module.dense_counts["mlp"]))}
+
+
 @pytest.mark.parametrize("groups", [CUT, {"attention": {1: range(4)}, "mlp": {2: [1]}}])
 def test_kept_groups_rebuild_the_same_shapes(model, family, windows, groups):
     dense = copy.deepcopy(model)
