@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sentinel.errors import CheckpointInvalid, TrainingDiverged
+from sentinel.errors import CheckpointInvalid, SpecInvalid, TrainingDiverged
 from sentinel.heal_spec import LowRank
 from sentinel.models.families.base import Family
 
@@ -27,10 +27,15 @@ class Adapters:
         family: Where its layers are.
         settings: Rank and scale.
         seed: Of their first weights. Their product starts at zero, so that the model's outputs do not change.
+
+    Raises:
+        SpecInvalid: The model has no projection left.
     """
 
     def __init__(self, model: PreTrainedModel, family: Family, settings: LowRank, *, seed: int) -> None:
         names = _projections(model, family)
+        if not names:
+            raise SpecInvalid("The cut left no projection to adapt: cut less, or use heal.method full or no healing.")
         config = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,

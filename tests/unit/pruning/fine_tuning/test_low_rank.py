@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from sentinel.errors import CheckpointInvalid, TrainingDiverged
+from sentinel.errors import CheckpointInvalid, SpecInvalid, TrainingDiverged
 from sentinel.heal_spec import LowRank
 from sentinel.models.evaluation import mean_loss
 from sentinel.models.optimized.surgery import apply_removal
@@ -40,6 +40,14 @@ def test_they_change_nothing_until_they_have_learnt_something(pruned, family, wi
     assert not torch.equal(model(windows).logits, before)
     with adapters.set_aside():
         assert torch.equal(model(windows).logits, before)
+
+
+def test_a_model_without_projections_is_refused(pruned, family):
+    model, _ = pruned
+    for unit in ("attention", "mlp"):
+        apply_removal(model, family, {unit: {i: range(n) for i, n in enumerate(family.counts(model, unit))}})
+    with pytest.raises(SpecInvalid, match="left no projection"):
+        Adapters(model, family, LowRank(), seed=1)
 
 
 def test_some_groups_learn_faster(pruned, family, windows):
