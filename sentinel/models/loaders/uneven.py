@@ -9,14 +9,12 @@ from sentinel.errors import ModelInvalid
 from sentinel.models.families.adaptations import adapt, found_in
 from sentinel.models.families.base import UNITS, Unit
 from sentinel.models.loaders.checks import CheckedFolder, check_size
-from sentinel.models.optimized.insertion import origin
+from sentinel.models.optimized.insertion import MOST_GROWTH, origin
 
 # What export adds to the stock config (see optimized/export.py).
 UNEVEN_KEYS = frozenset(
     {"auto_map", "per_layer_config", "allow_global_per_layer_attribute_access", "resized", "adaptations"}
 )
-# A layer may have been grown to this many times the groups that its config declares; a claim of more is a mistake.
-MOST_GROWTH = 4
 
 
 def rebuild(folder: CheckedFolder, config: PreTrainedConfig, *, dtype: torch.dtype) -> PreTrainedModel:

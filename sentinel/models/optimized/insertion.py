@@ -15,6 +15,9 @@ from sentinel.errors import ModelUnsupported
 from sentinel.models.families.base import Family, Unit
 from sentinel.models.families.parts import ListPart, Part
 
+# A layer may grow to this many times the groups that the config declares; a checkpoint's claim of more is a mistake.
+MOST_GROWTH = 4
+
 Groups = Mapping[Unit, Sequence[Sequence[int]]]
 Grown = Mapping[Unit, Mapping[int, Sequence[int]]]
 

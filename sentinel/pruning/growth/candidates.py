@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sentinel.models.families.base import Unit
-from sentinel.models.optimized.insertion import origin
+from sentinel.models.optimized.insertion import MOST_GROWTH, origin
 from sentinel.pruning.pruning_module import PruningModule
 
 # Unit → layer → groups, by their index in the dense model; those that it never had count on from its number.
@@ -33,12 +33,22 @@ def removed_groups(module: PruningModule, units: Sequence[Unit]) -> dict[Unit, d
 
 
 def new_groups(module: PruningModule, number: Mapping[Unit, int]) -> dict[Unit, dict[int, list[int]]]:
-    """So many groups of each unit, in each layer, that the dense model never had."""
+    """So many groups of each unit, in each layer as far as it may grow, that the dense model never had."""
     found: dict[Unit, dict[int, list[int]]] = {}
     for unit, wanted in number.items():
         layers = enumerate(zip(module.dense_counts[unit], module.kept[unit], strict=True))
-        found[unit] = {layer: _next(dense, kept, wanted) for layer, (dense, kept) in layers if dense}
+        found[unit] = {
+            layer: _next(dense, kept, min(wanted, _room(module, unit, layer)))
+            for layer, (dense, kept) in layers
+            if dense
+        }
     return found
+
+
+def _room(module: PruningModule, unit: Unit, layer: int) -> int:
+    """How many groups may still come to a layer."""
+    declared = module.family.dense_count(module.model.config, unit)
+    return max(0, MOST_GROWTH * declared - len(module.kept[unit][layer]))
 
 
 def _next(dense_count: int, kept: Sequence[int], number: int) -> list[int]:
@@ -54,7 +64,7 @@ def copies_of(module: PruningModule, survivors: Groups) -> dict[Unit, dict[int, 
             dense_count = module.dense_counts[unit][layer]
             taken = set(module.kept[unit][layer])
             sources = {}
-            for group in groups:
+            for group in groups[: _room(module, unit, layer)]:
                 copy = origin(group, dense_count) + dense_count
                 while copy in taken:
                     copy += dense_count

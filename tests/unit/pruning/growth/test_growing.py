@@ -7,6 +7,7 @@ import torch
 
 from sentinel.grow_spec import Grow
 from sentinel.models.evaluation import compare
+from sentinel.models.optimized.insertion import MOST_GROWTH
 from sentinel.pruning.growth.growing import grow
 from sentinel.pruning.growth.initialization import fit_outputs
 from sentinel.pruning.growth.strategies import STRATEGIES
@@ -64,6 +65,15 @@ def test_what_grew_learns(dense, module, windows, initialization):
             found.module.model(windows).logits.logsumexp(-1).sum().backward()
             features = output.features(places, num_groups=site.num_groups)
             assert weight.grad.index_select(output.weight_dim, features).abs().amax() > 0
+
+
+@pytest.mark.parametrize("initialization", ["split", "fresh"])
+def test_a_layer_grows_no_further_than_a_checkpoint_of_it_is_loaded(dense, module, windows, initialization):
+    settings = {"units": ["attention"], "layers": [0], "fraction": 0.9, "strategy": "random"}
+    for _ in range(3):
+        if found := grown(module, dense, windows, initialization=initialization, **settings):
+            module = found.module
+    assert len(module.kept["attention"][0]) == MOST_GROWTH * 4
 
 
 def test_halves_of_a_split_are_not_the_same(dense, module, windows):
