@@ -39,7 +39,7 @@ import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 folder, prompt, remote_code = sys.argv[1], sys.argv[2], sys.argv[3] == "remote_code"
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=remote_code)
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=remote_code)
 tokens = tokenizer(prompt, return_tensors="pt")
 print(tokenizer.decode(model.generate(**tokens, max_new_tokens=40, do_sample=False)[0], skip_special_tokens=True))
 """

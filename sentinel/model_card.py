@@ -328,12 +328,13 @@ def _repair(item: LayerCompensation) -> list[str]:
 
 
 def _loading(result: Result, *, has_gguf: bool) -> str:
+    # The tokenizer has no code, but reads the config, and the stock class of that warns of layers that differ.
     option = ", trust_remote_code=True" if result.export_form == "remote_code" else ""
     code = (
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'folder = "path/to/this/folder"\n'
         f"model = AutoModelForCausalLM.from_pretrained(folder{option})\n"
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n```"
+        f"tokenizer = AutoTokenizer.from_pretrained(folder{option})\n```"
     )
     gguf = f"\n\nWith llama.cpp: `llama-cli -m {GGUF_FILE} -p 'Once upon a time'`." if has_gguf else ""
     return f"{_LOADING[result.export_form]}\n\n{code}{gguf}"

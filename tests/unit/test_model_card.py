@@ -275,6 +275,12 @@ def test_the_card_leaves_out_what_was_not_done(finished, inputs, tmp_path):
     assert "| 0 | 3 of 4: 0-1, 3 | 8 of 8 |" in card
 
 
+def test_model_and_tokenizer_of_layers_that_differ_are_loaded_with_their_code(finished, inputs, tmp_path):
+    """The tokenizer without it, too, but with warnings about the config."""
+    card = rewritten(finished, tmp_path, document(inputs), export_form="remote_code")
+    assert card.count("from_pretrained(folder, trust_remote_code=True)") == 2
+
+
 def test_the_card_tells_decisions_and_growth_with_their_reasons(finished, inputs, tmp_path):
     cycles = [
         cycle(1, decision=decision("prune", progress=0.25, steps=1200, reason="A | reason.")),
