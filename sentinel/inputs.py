@@ -253,12 +253,14 @@ def check_inputs(spec: Spec, inputs: Inputs) -> None:
             f"prune.target.{prune.target.kind} {prune.target.value:g} removes nothing from layers of "
             f"{module.dense_counts} groups. Ask for more to go, or lower prune.mlp_block."
         )
-    even = prune.allocation == "uniform" and not prune.protected_layers
+    # A controller protects the layers that it lets grow, and what the others lose meanwhile does not come back.
+    even = prune.allocation == "uniform" and not prune.protected_layers and not (spec.controller and spec.grow)
     if even:
         resolve_form(inputs.dense.config, left, spec.export.form)
     elif spec.export.form == "stock":
         raise ExportImpossible(
-            "A stock class needs equal counts in every layer; this allocation or the protected layers make them differ."
+            "A stock class needs equal counts in every layer; this allocation, the protected layers, or a controller "
+            "that protects what grows make them differ."
         )
     if spec.export.gguf:
         check_gguf(inputs.dense.config, inputs.tokenizer, left, may_differ=not even and left != module.dense_counts)

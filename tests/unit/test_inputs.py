@@ -104,7 +104,7 @@ def test_what_cannot_be_reached_is_refused_with_what_to_change(inputs, prune, me
     ("model", "prune", "message"),
     [
         ("builtin/llama", {"allocation": "global"}, "equal counts in every layer"),
-        ("builtin/llama", {"protected_layers": [0], "target": {"sparsity": 0.25}}, "protected layers make them differ"),
+        ("builtin/llama", {"protected_layers": [0], "target": {"sparsity": 0.25}}, "protected layers, or a controller"),
         ("builtin/gpt2", {}, "cannot have"),
     ],
 )
@@ -112,6 +112,16 @@ def test_a_stock_class_that_will_not_do_is_refused_at_once(inputs, model, prune,
     with pytest.raises(ExportImpossible, match=message):
         check_inputs(spec(model, form="stock", **prune), inputs[model])
     check_inputs(spec(model, form="auto", **prune), inputs[model])
+
+
+def test_a_stock_class_is_refused_where_a_controller_may_protect_what_grows(inputs):
+    def decided(**sections):
+        document = spec(form="stock", cycles=3).model_dump(mode="json")
+        return parse_spec({**document, "heal": {"steps": 2}, "controller": {"kind": "rule"}, **sections})
+
+    with pytest.raises(ExportImpossible, match="controller that protects what grows"):
+        check_inputs(decided(grow={"fraction": 0.1}), inputs["builtin/llama"])
+    check_inputs(decided(), inputs["builtin/llama"])
 
 
 def test_a_stock_class_that_will_do_is_not(inputs):
