@@ -177,6 +177,11 @@ class Spec(Section):
             raise ValueError("`grow` brings back single groups; prune `attention` and `mlp`, not whole `layer`s.")
         if self.grow.strategy == "entropy_gap" and self.prune.units != ["attention"]:
             raise ValueError("`entropy_gap` looks at attention only; use another strategy to grow these units.")
+        if self.export.form == "masked" and self.grow.initialization in ("split", "fresh"):
+            raise ValueError(
+                "`export.form: masked` has no place for groups that the dense model never had, as "
+                f"`grow.initialization: {self.grow.initialization}` brings them: use another of either."
+            )
         return self
 
     @model_validator(mode="after")

@@ -224,6 +224,7 @@ def test_of_very_many_mistakes_the_first_are_told():
     ("changes", "message"),
     [
         ({"heal": None}, "`grow` needs `heal`"),
+        ({"grow": {"initialization": "split"}, "export": {"form": "masked"}}, "masked` has no place for groups"),
         ({"prune": {"target": {"sparsity": 0.5}}}, "needs `prune.cycles` of 2 or more"),
         ({"prune": {"target": {"sparsity": 0.5}, "cycles": 2, "units": ["layer"]}}, "not whole `layer`s"),
         (
