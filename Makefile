@@ -25,12 +25,13 @@ serve: setup ## Run the whole service here until Ctrl-C
 	$(BIN)/python -m worker.embedded
 
 # Files in the order of their names, acceptance first: ordered by their number of tests, as xdist would, the longest
-# files, of two or three tests each, would come last, and one of two cores would wait for them.
+# files, of two or three tests each, would come last, and one of two cores would wait for them. A third process has
+# work for a core while tests wait for leases, servers and signals.
 test: setup ## Run every test that runs on this machine
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 coverage: setup ## The same with branch coverage and its floor; half as long again
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 check: setup ## Lint, types, import arrows, migrations, dead code
 	$(BIN)/ruff check .
