@@ -12,7 +12,6 @@ from sentinel.utils.checkpoints.cycle_state import (
     METRICS_FILE,
     STATE_FOLDER,
     CycleState,
-    Source,
     save_state,
     state_folder,
 )
@@ -37,7 +36,7 @@ class Attempt:
 
     spec: Spec
     inputs: Inputs
-    commits: Mapping[Source, str]
+    commits: Mapping[str, str]
     output: Path
     reporter: Reporter
     tracker: ProgressTracker

@@ -66,6 +66,7 @@ class Sources(_Value):
     Attributes:
         commit: The model's on the hub, if it came from there.
         text_commit: The dataset's on the hub, if it came from there.
+        domain_commits: The same of the domains that came from there.
         model: sha256 by file name.
         text: sha256 by use (`train`, `evaluation`; of a domain `NAME/train`, …), where text came from local files.
         tasks: sha256 by name of the task files.
@@ -73,6 +74,7 @@ class Sources(_Value):
 
     commit: str | None
     text_commit: str | None
+    domain_commits: dict[str, str] = {}
     model: dict[str, str]
     text: dict[str, str]
     tasks: dict[str, str]
@@ -115,7 +117,7 @@ def read_sources(spec: Spec, fetched: Mapping[str, Path] = NOTHING) -> Sources:
     """Digest what a run reads, as soon as it is there.
 
     Args:
-        spec: Names a dataset of the hub by its commit.
+        spec: Names datasets of the hub by their commits.
         fetched: As of `locate`.
     """
     model, data = locate(spec, fetched)
@@ -125,6 +127,9 @@ def read_sources(spec: Spec, fetched: Mapping[str, Path] = NOTHING) -> Sources:
     return Sources(
         commit=folder.name if isinstance(model, HubModel) else None,
         text_commit=data.revision if isinstance(data, HubData) else None,
+        domain_commits={
+            name: text.revision for name, text in spec.evaluate.domains.items() if isinstance(text, HubData)
+        },
         model=_digests(folder, files),
         text={use: _sha256(Path(file).expanduser()) for use, file in _files({"": data, **domains}).items()},
         tasks={Path(file).name: _sha256(Path(file).expanduser()) for file in spec.evaluate.task_files},

@@ -145,7 +145,10 @@ def _known(checkpoint: Path) -> dict[str, Any]:
         if commit:
             spec[section] = {**spec[section], "revision": commit}
     evaluate = manifest.spec["evaluate"]
-    return {**spec, "evaluate": {**_of(evaluate, "tokens"), "stress": evaluate.get("stress") or {}}}
+    stress = evaluate.get("stress") or {}
+    for name, commit in manifest.sources.domain_commits.items():
+        stress["domains"][name]["revision"] = commit
+    return {**spec, "evaluate": {**_of(evaluate, "tokens"), "stress": stress}}
 
 
 def _of(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:

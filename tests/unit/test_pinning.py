@@ -40,13 +40,16 @@ def hub(tmp_path):
 
 def test_a_run_reads_one_commit_and_goes_on_with_it_when_the_branch_has_moved(hub, tiny_spec, tmp_path):
     data = {"source": "hub", "id": "org/stories", "sequence_length": 64}
-    spec = tiny_spec(model={"source": "hub", "id": "org/llama"}, data=data, heal=None)
+    stress = {"domains": {"other": data}, "tokens": 256, "probes": None, "alternation": None, "damage": None}
+    evaluate = {"tokens": 1024, "stress": stress}
+    spec = tiny_spec(model={"source": "hub", "id": "org/llama"}, data=data, heal=None, evaluate=evaluate)
 
     with hub.client(RUN, home=tmp_path / "home") as run:
         revision, sources, weights = run(spec, str(tmp_path / "first"), None)
         assert (revision, sources["commit"], sources["text_commit"]) == ("main", COMMIT, COMMIT)
+        assert sources["domain_commits"] == {"other": COMMIT}
         asked_for_main = [path for path in hub.requests if "main" in path]
-        names = ("models/org/llama", "datasets/org/stories")
+        names = ("models/org/llama", "datasets/org/stories", "datasets/org/stories")
         assert asked_for_main == [f"/hub/api/{name}/revision/main" for name in names]
 
         hub.commits.append(MOVED)

@@ -166,8 +166,16 @@ def test_what_a_run_decided_by_on_the_way_is_kept_out_of_the_text_again(document
 def test_a_commit_of_the_hub_is_read_again(run, tmp_path):
     manifest = json.loads((run[0] / "checkpoint" / "sentinel.json").read_bytes())
     manifest["spec"]["model"] = {"source": "hub", "id": "someone/model", "revision": "main", "dtype": "bfloat16"}
+    manifest["spec"]["evaluate"]["stress"] = {"domains": {"wiki": {"source": "hub", "id": "someone/wiki"}}}
+    manifest["sources"] |= {"commit": "c0ffee", "domain_commits": {"wiki": "bea7ed"}}
+    (tmp_path / "sentinel.json").write_text(json.dumps(manifest))
+    assert (
+        spec_of(tmp_path, dense=None, arguments=["--data.source", "builtin"]).evaluate.domains["wiki"].revision
+        == "bea7ed"
+    )
+
     manifest["spec"]["evaluate"]["stress"] = None
-    manifest["sources"]["commit"] = "c0ffee"
+    manifest["sources"] |= {"domain_commits": {}}
     (tmp_path / "sentinel.json").write_text(json.dumps(manifest))
     spec = spec_of(tmp_path, dense=None, arguments=["--data.source", "builtin"])
     assert (spec.model.revision, spec.model.dtype) == ("c0ffee", "bfloat16")

@@ -24,8 +24,6 @@ CHECKPOINT_FOLDER = "checkpoint"
 DENSE_FOLDER = "dense"
 TRAINING_FOLDER = "training"
 
-Source = Literal["model", "data"]
-
 
 class Healing(BaseModel):
     """A cycle that has been cut and is being healed.
@@ -53,7 +51,7 @@ class CycleState(BaseModel):
         records: One per finished cycle.
         warming_step: Steps of the warm-up that are done, if it is not over; what it needs lies in the training folder.
         warm_up: What the warm-up came to; the model that it made lies in the dense folder. None without one.
-        commits: Of the hub, by what was read there: the run goes on with the same, wherever a branch has moved.
+        commits: Of the hub, by the section of the spec: the run goes on with the same, wherever a branch has moved.
         healing: The cycle after them, if it is being healed; what that needs lies in the training folder.
         controller: What the controller has to remember; None without one.
         timings_s: Seconds per phase so far.
@@ -67,7 +65,7 @@ class CycleState(BaseModel):
     records: list[CycleRecord]
     warming_step: int | None = None
     warm_up: WarmUpRecord | None = None
-    commits: dict[Source, str] = {}
+    commits: dict[str, str] = {}
     healing: Healing | None = None
     controller: dict[str, Any] | None = None
     timings_s: dict[str, float]
