@@ -62,7 +62,7 @@ class TrainingLoop:
         resume: Path | None,
         until: Callable[[], bool],
     ) -> None:
-        self._until, self._is_enough = until, False
+        self._until = until
         self._task, self._heal, self._observer, self._keeper = task, heal, observer, keeper
         self._is_main = accelerator is None or accelerator.is_main_process
         self._stability = Stability(heal.stability_level)
@@ -102,16 +102,13 @@ class TrainingLoop:
             TrainingDiverged: Numbers that are not finite, or a jump of the loss, could not be got over.
             OutOfMemory: As many windows as must be do not fit.
         """
-        self._is_enough = self._until()
-        while not (self._is_at_its_end() or self._is_out_of_patience()):
+        while self.step < self._task.steps and not self._is_out_of_patience() and not self._until():
             self._take_step()
-            is_due = self.step % (self._heal.evaluate_every or 1) == 0 or self._is_at_its_end()
-            if is_due:
-                self._measure()
-            self._is_enough = self._until()
-            if self._is_enough and not is_due:
-                self._measure()
+            if self.best and self._is_due():
+                self._measure(self.best, is_last=self.step == self._task.steps)
         if self.best:
+            if not self._is_due():
+                self._measure(self.best, is_last=True)
             self.best.snapshot.restore()
 
     def _take_step(self) -> None:
@@ -152,15 +149,14 @@ class TrainingLoop:
         set_rates(self._optimizer, self._scheduler)
         self._observer.noticed(f"{told}. So had the step before: the last good weights are back, at half the rate.")
 
-    def _measure(self) -> None:
-        """Of the held-out windows, if there are any."""
-        best = self.best
-        if best is None:
-            return
+    def _is_due(self) -> bool:
+        return self.step % (self._heal.evaluate_every or 1) == 0
+
+    def _measure(self, best: Best, *, is_last: bool) -> None:
         try:
             loss = best.measure(self.step)
         except LossNotFinite as error:
-            self._get_over_measurement(best, error)
+            self._get_over_measurement(best, error, is_last=is_last or self._is_out_of_patience())
         except (RuntimeError, MemoryError) as error:
             if not is_short_of_memory(error):
                 raise
@@ -168,18 +164,14 @@ class TrainingLoop:
         else:
             self._observer.measured(self.step, loss)
 
-    def _get_over_measurement(self, best: Best, error: LossNotFinite) -> None:
+    def _get_over_measurement(self, best: Best, error: LossNotFinite, *, is_last: bool) -> None:
         """Leave it to the next step, or to better weights, where there is either."""
         told = f"Step {self.step} of {self._task.steps}: on the held-out windows the loss is not finite"
-        is_last = self._is_at_its_end() or self._is_out_of_patience()
         if not self._stability.leaves_out or (is_last and best.loss is None):
             assert self._task.held_out is not None  # noqa: S101 - they were measured; tells the type checker
             told += f"; {inspection.describe(self._task.model, self._task.held_out[:1])}"
             raise TrainingDiverged(f"{told}.") from error
         self._observer.noticed(f"{told}. It counts as no better one.")
-
-    def _is_at_its_end(self) -> bool:
-        return self._is_enough or self.step >= self._task.steps
 
     def _is_out_of_patience(self) -> bool:
         return self.best is not None and self._heal.patience is not None and self.best.waited >= self._heal.patience
