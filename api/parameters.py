@@ -72,7 +72,7 @@ class Body(BaseModel):
     @classmethod
     def _is_no_flood(cls, sent: Any) -> Any:  # noqa: ANN401 - whatever was sent
         if isinstance(sent, dict) and len(sent) > MOST_FIELDS:
-            raise PydanticCustomError("too_many_fields", "An object has no more than 100 fields")
+            raise PydanticCustomError("too_many_fields", f"An object has no more than {MOST_FIELDS} fields")
         return sent
 
 

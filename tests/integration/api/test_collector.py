@@ -141,7 +141,7 @@ def test_what_a_retry_has_taken_over_since_the_round_began_stays(service, collec
         with service.database.transaction() as session:
             leases.fail(session, claim, {"message": "broken"}, retry=False)
         assert service.client.post(f"/v1/jobs/{job['id']}/retry").status_code == 201
-        time.sleep(0.05)
+        time.sleep(0.05)  # only what has ended earlier than now expires
         with service.database.transaction() as session:
             expire_files(session, retention_s=0)
 

@@ -130,6 +130,14 @@ def bench(settings, tiny_spec):
     assert fork_servers() <= others
 
 
+def healing(bench, **lengths):
+    """A job whose healing has begun, and the thread of its worker."""
+    job_id = bench.submit(**lengths)
+    thread = bench.work()
+    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    return job_id, thread
+
+
 def test_an_experiment_that_the_user_must_mend_fails_at_once_and_says_so(bench):
     job_id = bench.submit(model={"source": "path", "path": "/somewhere/else"})
     bench.run_queue()
@@ -143,9 +151,7 @@ def test_an_experiment_that_the_user_must_mend_fails_at_once_and_says_so(bench):
 
 
 def test_a_cancel_without_grace_stops_the_child_and_publishes_nothing(bench, wait_until_gone):
-    job_id = bench.submit(steps=ENDLESS)
-    thread = bench.work()
-    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    job_id, thread = healing(bench, steps=ENDLESS)
     child = bench.busy_runner()
     with bench.database.transaction() as session:
         jobs.request_cancel(session, "t", job_id, grace_s=0)
@@ -160,9 +166,7 @@ def test_a_cancel_without_grace_stops_the_child_and_publishes_nothing(bench, wai
 
 
 def test_a_cancelled_job_ends_with_its_cycle_and_leaves_a_model_that_loads(bench, tmp_path):
-    job_id = bench.submit(cycles=2, steps=20)
-    thread = bench.work()
-    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    job_id, thread = healing(bench, cycles=2, steps=20)
     with bench.database.transaction() as session:
         jobs.request_cancel(session, "t", job_id, grace_s=60)
     thread.join(DEADLINE_S)
@@ -210,9 +214,7 @@ def states(bench, job_id):
 
 
 def test_a_pause_waits_for_the_cycle_and_loses_nothing(bench, wait_until_gone):
-    job_id = bench.submit(cycles=2, steps=20)
-    thread = bench.work()
-    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    job_id, thread = healing(bench, cycles=2, steps=20)
     child = bench.busy_runner()
     with bench.database.transaction() as session:
         jobs.request_pause(session, "t", job_id, grace_s=30)
@@ -232,9 +234,7 @@ def test_a_pause_waits_for_the_cycle_and_loses_nothing(bench, wait_until_gone):
 
 
 def test_a_cycle_that_takes_too_long_for_a_pause_is_given_up(bench):
-    job_id = bench.submit(steps=ENDLESS)
-    thread = bench.work()
-    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    job_id, thread = healing(bench, steps=ENDLESS)
     with bench.database.transaction() as session:
         jobs.request_pause(session, "t", job_id, grace_s=0.5)
     thread.join(DEADLINE_S)
@@ -244,12 +244,10 @@ def test_a_cycle_that_takes_too_long_for_a_pause_is_given_up(bench):
 
 
 def test_a_cancel_of_a_job_that_is_to_be_paused_has_its_own_grace(bench):
-    job_id = bench.submit(steps=ENDLESS)
-    thread = bench.work()
-    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    job_id, thread = healing(bench, steps=ENDLESS)
     with bench.database.transaction() as session:
         jobs.request_pause(session, "t", job_id, grace_s=60)
-    time.sleep(1.2)
+    time.sleep(1.2)  # longer than the grace of the cancel
     with bench.database.transaction() as session:
         jobs.request_cancel(session, "t", job_id, grace_s=1)
     asked = time.monotonic()
@@ -329,9 +327,7 @@ def test_jobs_whose_needs_nobody_knew_do_not_share_what_one_of_them_takes(bench,
 
 
 def test_a_deadline_ends_a_running_job(bench):
-    job_id = bench.submit(steps=ENDLESS)
-    thread = bench.work()
-    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    job_id, thread = healing(bench, steps=ENDLESS)
     with bench.database.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(deadline=db_now()))
     thread.join(DEADLINE_S)
@@ -496,9 +492,7 @@ def test_an_upload_that_the_storage_damaged_ends_the_job_before_it_runs(bench):
 
 
 def test_a_draining_worker_gives_its_job_back_uncharged_and_soon(bench):
-    job_id = bench.submit(steps=ENDLESS)
-    thread = bench.work()
-    bench.wait_for_event(job_id, "metric", name="healing_loss")
+    job_id, thread = healing(bench, steps=ENDLESS)
     bench.supervisor.drain()  # nothing runs on this worker any more: the last test
     thread.join(DEADLINE_S)
     assert not thread.is_alive()
